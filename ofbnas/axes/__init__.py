@@ -1,0 +1,65 @@
+"""What is known about the insides of timm's models: which units there are and which tensors follow them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from ofbnas.axes import vit
+from ofbnas.axes.axis import Axis, Binding, all_bindings, check_coverage
+from ofbnas.axes.space import DEFAULT, Shares, Space, with_options
+from ofbnas.errors import InputError
+
+__all__ = ["Axis", "Binding", "Shares", "Space", "all_bindings", "axes", "input_size", "patch_grid"]
+
+# Family: the exact classes it is stated for, the function that gives their axes, parameters no axis touches.
+FAMILIES = [(vit.CLASSES, vit.vit_axes, ("head.bias", "head_dist.bias"))]
+
+
+def axes(model: nn.Module, space: Space | None = None) -> list[Axis]:
+    """The searchable axes of a timm model.
+
+    Args:
+        model: A timm Vision Transformer at its present widths.
+        space: Options for "embed", "heads", "head_size" and "mlp"; by default OFB's space.
+
+    Returns:
+        One axis for the embedding, then one for each block's attention and one for its MLP.
+
+    Raises:
+        InputError: The model is of no known family, or has tensors no axis is known for.
+    """
+    for classes, family, free in FAMILIES:
+        if type(model) in classes:
+            found = family(model)
+            check_coverage(model, found, free)
+            return with_options(found, DEFAULT if space is None else space)
+    known = ", ".join(sorted(cls.__name__ for classes, _, _ in FAMILIES for cls in classes))
+    raise InputError(f"{type(model).__name__} cannot be searched: expected one of timm's {known}")
+
+
+def input_size(model: nn.Module) -> tuple[int, int, int]:
+    """The images the model takes: (channels, height, width)."""
+    height, width = model.patch_embed.img_size
+    return model.patch_embed.proj.weight.shape[1], height, width
+
+
+def patch_grid(model: nn.Module) -> tuple[int, int]:
+    """Patches of an image: (rows, columns)."""
+    rows, columns = model.patch_embed.grid_size
+    return rows, columns
+
+
+def check_sizes(parent: Sequence[Axis], sizes: dict[str, tuple[int, int]]) -> None:
+    """Check that sizes name exactly the parent's axes and lie between 1 and the parent's own.
+
+    Raises:
+        InputError: They do not.
+    """
+    if set(sizes) != {axis.name for axis in parent}:
+        odd = sorted(set(sizes) ^ {axis.name for axis in parent})
+        raise InputError(f"architecture has other axes than the model: {', '.join(odd[:4])}")
+    for axis in parent:
+        if not all(1 <= size <= most for size, most in zip(sizes[axis.name], axis.size, strict=True)):
+            raise InputError(f"architecture has {axis.name} at {sizes[axis.name]}, expected sizes up to {axis.size}")

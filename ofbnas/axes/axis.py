@@ -1,0 +1,121 @@
+"""What can be searched in a model, stated as bindings between units and slices of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import nn
+
+from ofbnas.errors import InputError
+
+Kind = Literal["embed", "attn", "mlp"]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One dimension of one tensor that is laid out along an axis.
+
+    Attributes:
+        tensor: timm's name of the parameter.
+        dim: The tensor's dimension; its length is `copies` times the axis' units, copy by copy.
+        copies: How often the axis' units stand along `dim` (3 in a fused query-key-value projection).
+        masked: Whether the bi-mask multiplies the slices; otherwise they only follow when units are removed.
+        query: The copy that holds attention queries. Attention divides their products by the square root of the
+            head size, so when heads get narrower these slices are rescaled to keep the products.
+    """
+
+    tensor: str
+    dim: int
+    copies: int = 1
+    masked: bool = False
+    query: int | None = None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Something searchable: the embedding, one block's attention, or one block's MLP.
+
+    An axis has `groups` times `channels` units. Groups are the heads of an attention and 1 elsewhere, so an MLP
+    is treated as an attention with one head.
+
+    Attributes:
+        name: The module it belongs to, "blocks.0.attn", or "embed".
+        kind: What it is.
+        size: Present size, (groups, channels).
+        bindings: All the slices that follow the axis.
+        options: Sizes it may take, as (numbers of groups, numbers of channels), both ascending; any pair of them
+            is an option.
+        attributes: Plain attributes of modules that follow the size: dotted name and the function that gives its
+            value for (groups, channels).
+        products: Multiply-accumulates per unit and image beyond those of weights (attention's two products).
+    """
+
+    name: str
+    kind: Kind
+    size: Size
+    bindings: tuple[Binding, ...]
+    options: tuple[tuple[int, ...], tuple[int, ...]]
+    attributes: tuple[tuple[str, Callable[[int, int], float]], ...] = ()
+    products: int = 0
+
+    @property
+    def units(self) -> int:
+        """Number of units at the present size."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def searched(self) -> bool:
+        """Whether there is anything to decide: an option other than the present size."""
+        return self.options != ((self.size[0],), (self.size[1],))
+
+    def resized(self, size: Size) -> Axis:
+        """The axis at another size."""
+        return replace(self, size=size)
+
+    def binding_also(self, *bindings: Binding) -> Axis:
+        """The axis with more tensors that follow it."""
+        return replace(self, bindings=(*self.bindings, *bindings))
+
+
+def full(groups: int, channels: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The options of an axis that is not searched."""
+    return (groups,), (channels,)
+
+
+def check_coverage(model: nn.Module, axes: Sequence[Axis], free: Iterable[str] = ()) -> None:
+    """Check that every parameter is bound by an axis, or declared free, and that bindings fit the tensors.
+
+    Args:
+        model: The model the axes describe.
+        axes: Its axes at their present sizes.
+        free: Names of parameters that no axis changes.
+
+    Raises:
+        InputError: A parameter is neither bound nor free, or a binding names a tensor or a length the model does
+            not have.
+    """
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    covered = set(free)
+    for axis, binding in all_bindings(axes):
+        shape = shapes.get(binding.tensor)
+        if shape is None or shape[binding.dim] != binding.copies * axis.units:
+            raise InputError(
+                f"axis {axis.name} expects {binding.copies} x {axis.units} slices along dimension {binding.dim} of "
+                f"{binding.tensor}, the model has {shape}: this {type(model).__name__} is built in another way"
+            )
+        covered.add(binding.tensor)
+    if unbound := [name for name in shapes if name not in covered]:
+        raise InputError(
+            f"{type(model).__name__} cannot be searched: no axis is known for {', '.join(unbound[:8])}"
+            f"{f' and {len(unbound) - 8} more tensors' if len(unbound) > 8 else ''}"
+        )
+
+
+def all_bindings(axes: Iterable[Axis]) -> Iterator[tuple[Axis, Binding]]:
+    """Every binding with its axis."""
+    for axis in axes:
+        for binding in axis.bindings:
+            yield axis, binding

@@ -1,0 +1,526 @@
+"""Every number a run depends on, read from YAML and checked before anything is spent."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StrictInt, ValidationError, model_validator
+
+from ofbnas.errors import InputError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of a study; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """The parent model."""
+
+    name: str
+    """A name timm.create_model knows."""
+    kwargs: dict[str, Any] = {}
+    """More arguments for timm.create_model; the data's number of classes is filled in."""
+    pretrained: bool = False
+    """Load timm's pretrained weights from the hub."""
+    checkpoint: Path | None = None
+    """Load weights from this .safetensors or .pth file of plain tensors instead."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.pretrained and self.checkpoint:
+            raise ValueError("pretrained and checkpoint both name weights; give one")
+        return self
+
+
+class DataConfig(Section):
+    """The images. Decisions use the validation split, results the test split."""
+
+    name: Literal["digits", "fashion_mnist"]
+    """digits: scikit-learn's 8x8 digits. fashion_mnist: the four IDX files in `path`."""
+    path: Path | None = None
+    """Folder of the files."""
+    val_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of the training images set aside for validation, stratified by class."""
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of all images set aside for testing, where the data set has no test split of its own."""
+    split_seed: int = 0
+    """Seed of both splits."""
+    shift: Annotated[int, Field(ge=0)] = 0
+    """Training images are moved by up to this many pixels each way."""
+    flip: bool = False
+    """Training images are mirrored half of the time."""
+
+
+class TrainConfig(Section):
+    """Plain training with AdamW and a cosine schedule."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt = 64
+    lr: PositiveFloat = 1e-3
+    weight_decay: NonNegative = 0.05
+    warmup: Share = 0.1
+    """Share of the steps in which the learning rate rises."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    clip_grad: PositiveFloat | None = 1.0
+    """Largest norm of the gradient."""
+
+
+class DistillConfig(Section):
+    """Distillation from the parent's outputs."""
+
+    weight: Share = 0.5
+    """Share of the loss that comes from the parent; the rest is cross-entropy."""
+    temperature: PositiveFloat = 2.0
+
+
+class FinetuneConfig(TrainConfig):
+    """Training of the subnet that a search found."""
+
+    distill: DistillConfig | None = None
+
+
+class BudgetConfig(Section):
+    """What the subnet may cost at most: exactly one of the four."""
+
+    gmacs: PositiveFloat | None = None
+    """Multiply-accumulates per image, in units of 1e9."""
+    params: PositiveFloat | None = None
+    """Parameters."""
+    gmacs_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the parent's multiply-accumulates."""
+    params_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the parent's parameters."""
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """The subnet lies within this share below the budget, as far as the options allow."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if len(given := [name for name, _ in self._limits()]) != 1:
+            raise ValueError(
+                f"gives {' and '.join(given) or 'nothing'}; give exactly one of gmacs, params, gmacs_share, params_share"
+            )
+        return self
+
+    def _limits(self) -> Iterator[tuple[str, float]]:
+        for name in ("gmacs", "params", "gmacs_share", "params_share"):
+            if (value := getattr(self, name)) is not None:
+                yield name, value
+
+    def metric(self) -> Literal["macs", "params"]:
+        """What is bounded."""
+        return "params" if next(self._limits())[0].startswith("params") else "macs"
+
+    def limit(self, full: int) -> int:
+        """The bound in multiply-accumulates or parameters, for a parent that costs `full`."""
+        name, value = next(self._limits())
+        return math.floor(value * full if name.endswith("share") else value * (1e9 if name == "gmacs" else 1))
+
+
+class RampConfig(Section):
+    """A value that goes along a straight line from start to end, then stays."""
+
+    start: Share
+    end: Share
+    warmup: Share = 0.2
+    """Share of the search after which the end is reached."""
+
+    def at(self, progress: float) -> float:
+        """The value when a share `progress` of the search is over."""
+        return _line(self.start, self.end, progress, self.warmup)
+
+
+class PmimConfig(Section):
+    """Progressive masked image modelling."""
+
+    weight: NonNegative = 1.0
+    """Weight of the reconstruction, in units of the classification loss; 0 turns it off."""
+    start_ratio: Share = 0.05
+    """Share of patches hidden at the start."""
+    mask_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Share of patches hidden after the warm-up."""
+    warmup: Share = 0.2
+    """Share of the search in which the hidden share grows."""
+    lr: PositiveFloat = 1e-3
+    """Learning rate of the decoder."""
+
+    def hidden_share(self, progress: float) -> float:
+        """Share of patches hidden when a share `progress` of the search is over."""
+        return _line(self.start_ratio, self.mask_ratio, progress, self.warmup)
+
+
+def _line(start: float, end: float, progress: float, warmup: float) -> float:
+    return end if progress >= warmup else start + (end - start) * progress / warmup
+
+
+class ImportanceConfig(Section):
+    """Where importance starts, and how it is kept small."""
+
+    mean: float = 0.0
+    std: PositiveFloat = 0.2
+    """Importance starts from a normal distribution, truncated at two standard deviations."""
+    norm_attn: NonNegative = 4e-4
+    """Weight of the sum of sigma(s) over attention units."""
+    norm_mlp: NonNegative = 1e-4
+    norm_embed: NonNegative = 1e-4
+
+
+class SearchConfig(TrainConfig):
+    """One search. Defaults follow OFB (arXiv 2403.15835) where its schedule is not tied to ImageNet."""
+
+    budget: BudgetConfig
+    importance: ImportanceConfig = ImportanceConfig()
+    importance_weight: RampConfig = RampConfig(start=0.99, end=0.10)
+    """The importance's weight lambda in the bi-mask."""
+    alpha_lr: PositiveFloat = 2e-2
+    """Learning rate of the options' logits."""
+    alpha_betas: tuple[Share, Share] = (0.5, 0.999)
+    one_hot_weight: NonNegative = 0.5
+    """Weight of the adaptive one-hot loss and the importance norm."""
+    one_hot_warmup: Share = 0.5
+    """Share of the search in which the one-hot loss rises from 0 to its weight."""
+    one_hot_margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Distance that the one-hot loss keeps from its poles."""
+    budget_weight: NonNegative = 5.0
+    """Weight of the squared distance to the budget."""
+    budget_ascent: NonNegative = 0.05
+    """Step of the dual ascent on the budget's multiplier."""
+    beats_per_epoch: PositiveFloat = 3.0
+    """How often per epoch options may die."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """On a beat an option dies when its probability is at most this over the number of options left."""
+    pmim: PmimConfig = PmimConfig()
+
+
+class RangeConfig(Section):
+    """Shares of the parent's size."""
+
+    low: Annotated[float, Field(gt=0, le=1)]
+    high: Annotated[float, Field(gt=0, le=1)] = 1.0
+    step: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+Sizes = RangeConfig | Annotated[list[PositiveInt], Field(min_length=1)]
+
+
+class SpaceConfig(Section):
+    """The sizes an axis may take; what is left out is not searched."""
+
+    embed: Sizes | None = None
+    heads: Sizes | None = None
+    head_size: Sizes | None = None
+    mlp: Sizes | None = None
+
+
+class IntParam(Section):
+    """A whole number from low to high, both written without a decimal point."""
+
+    low: StrictInt
+    high: StrictInt
+    log: bool = False
+    step: Annotated[StrictInt, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_range(self.low, self.high, self.log, self.step if self.step > 1 else None)
+        return self
+
+    def ends(self) -> list[Any]:
+        """Values that stand for all: if these are valid, so are those between."""
+        return [self.low, self.high]
+
+
+class FloatParam(Section):
+    """A number from low to high."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_range(self.low, self.high, self.log, self.step)
+        return self
+
+    def ends(self) -> list[Any]:
+        """Values that stand for all: if these are valid, so are those between."""
+        return [self.low, self.high]
+
+
+def _check_range(low: float, high: float, log: bool, step: float | None) -> None:
+    if low > high:
+        raise ValueError(f"low {low} is above high {high}")
+    if log and (low <= 0 or step is not None):
+        raise ValueError("log needs low above 0 and no step")
+
+
+class ChoiceParam(Section):
+    """One of a list."""
+
+    choices: Annotated[list[bool | int | float | str | None], Field(min_length=1)]
+
+    def ends(self) -> list[Any]:
+        """All values."""
+        return list(self.choices)
+
+
+class SweepConfig(Section):
+    """What the study tries."""
+
+    n_trials: PositiveInt
+    sampler: Literal["tpe", "nsga2", "random", "qmc"] = "tpe"
+    """A sampler of Optuna's."""
+    params: dict[str, IntParam | FloatParam | ChoiceParam] = {}
+    """Swept fields of the study by dotted name."""
+
+
+class Objective(Section):
+    """A column of the architecture table to be optimised."""
+
+    metric: Literal["val_top1", "top1", "gmacs", "params", "seconds"]
+    direction: Literal["minimize", "maximize"]
+
+
+class ResourcesConfig(Section):
+    """What Ray gives a trial."""
+
+    cpus_per_trial: PositiveFloat = 1
+    gpus_per_trial: NonNegative = 0
+    max_concurrent: PositiveInt | None = None
+    """Trials at a time; by default as many as fit."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """How often a trial is started again when its process or node is lost."""
+
+
+class StudyConfig(Section):
+    """A study: a parent, the space around it, and a sweep of searches."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: int = 0
+    model: ModelConfig
+    data: DataConfig
+    pretrain: TrainConfig | None = None
+    """How the parent is trained when there are no weights for it; done once, then cached."""
+    search_space: str | SpaceConfig = "vit"
+    """A name in search_spaces/, a path of such a file, or the space itself."""
+    search: SearchConfig
+    finetune: FinetuneConfig
+    objectives: Annotated[list[Objective], Field(min_length=1)] = [
+        Objective(metric="val_top1", direction="maximize"),
+        Objective(metric="gmacs", direction="minimize"),
+    ]
+    sweep: SweepConfig
+    resources: ResourcesConfig = ResourcesConfig()
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        if not (self.pretrain or self.model.pretrained or self.model.checkpoint):
+            raise ValueError("has no weights for the parent; give pretrain, model.pretrained or model.checkpoint")
+        return self
+
+    @model_validator(mode="after")
+    def _sweeps_fields(self) -> Self:
+        for path, param in self.sweep.params.items():
+            if not path.startswith(("search.", "finetune.")):
+                raise ValueError(f"sweep.params has {path}; fields of search and finetune can be swept")
+            for value in param.ends():
+                self.with_values({path: value})
+        return self
+
+    def with_values(self, values: Mapping[str, Any]) -> StudyConfig:
+        """The study with other values for fields given by dotted name, without its sweep of them.
+
+        Raises:
+            InputError: A name is no field, or a value is not allowed there.
+        """
+        tree = self.model_dump()
+        tree["sweep"]["params"] = {}
+        for path, value in values.items():
+            set_value(tree, path, value)
+        try:
+            return StudyConfig.model_validate(tree)
+        except ValidationError as error:
+            raise InputError(_first_error(error, tree)) from None
+
+
+def load_study(path: Path, settings: Sequence[str] = ()) -> StudyConfig:
+    """Read a study from a YAML file.
+
+    Args:
+        path: The file; relative paths inside it are looked up from its folder.
+        settings: Overrides, "search.epochs=5".
+
+    Raises:
+        InputError: There is no such file, it is no YAML, or something in it is not allowed.
+    """
+    text = _read(path)
+    tree, lines = _parse(text, path)
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"--set {setting}: expected FIELD=VALUE, for example --set search.epochs=5")
+        set_value(tree, name, yaml.safe_load(value))
+    try:
+        study = StudyConfig.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{path}{_first_error(error, tree, lines)}") from None
+    return _from_folder(study, path.parent)
+
+
+def load_space(path: Path) -> SpaceConfig:
+    """Read a search space from a YAML file.
+
+    Raises:
+        InputError: There is no such file, it is no YAML, or something in it is not allowed.
+    """
+    tree, lines = _parse(_read(path), path)
+    try:
+        return SpaceConfig.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{path}{_first_error(error, tree, lines)}") from None
+
+
+def dump_study(study: StudyConfig) -> str:
+    """The study as YAML that `load_study` reads back."""
+    return yaml.safe_dump(study.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+def set_value(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Set a value deep in a tree of mappings by its dotted name.
+
+    A limit of a budget replaces the limit that was there, since there is only one.
+    """
+    *parents, leaf = path.split(".")
+    for key in parents:
+        if not isinstance(tree.get(key), dict):
+            tree[key] = {}
+        tree = tree[key]
+    if parents[-1:] == ["budget"] and leaf != "tolerance":
+        for other in ("gmacs", "params", "gmacs_share", "params_share"):
+            tree.pop(other, None)
+    tree[leaf] = value
+
+
+def _from_folder(study: StudyConfig, folder: Path) -> StudyConfig:
+    """The study with its relative paths made absolute, and its search space read in."""
+    tree = study.model_dump()
+    for section, key in (("model", "checkpoint"), ("data", "path")):
+        if tree[section][key] is not None:
+            tree[section][key] = (folder / tree[section][key]).resolve()
+    if isinstance(study.search_space, str):
+        tree["search_space"] = load_space(_find_space(study.search_space, folder)).model_dump()
+    return StudyConfig.model_validate(tree)
+
+
+def _find_space(name: str, folder: Path) -> Path:
+    """The file of a search space given by name or path."""
+    if name.endswith((".yaml", ".yml")):
+        return folder / name
+    package = Path(__file__).parent
+    places = [package / "search_spaces", package.parent / "search_spaces"]
+    for place in places:
+        if (found := place / f"{name}.yaml").is_file():
+            return found
+    known = sorted({file.stem for place in places for file in place.glob("*.yaml")})
+    raise InputError(f"search_space {name} is unknown, expected {', '.join(known)} or the path of a .yaml file")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected the path of a .yaml file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error}); expected a .yaml file") from None
+
+
+def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """A YAML mapping, and the line of each of its keys."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise InputError(f"{path}{where}: no valid YAML ({problem})") from None
+    if not isinstance(tree, dict):
+        given = "nothing" if tree is None else f"a {type(tree).__name__}"
+        raise InputError(f"{path}: holds {given}, expected keys and values such as 'name: digits'")
+    lines = dict(_key_lines(node, ()))
+    return tree, lines
+
+
+def _key_lines(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            yield here, key.start_mark.line + 1
+            yield from _key_lines(value, here)
+
+
+def _first_error(
+    error: ValidationError, tree: Mapping[str, Any], lines: Mapping[tuple[str, ...], int] | None = None
+) -> str:
+    """A validation error in one line: where, what was given, what was expected."""
+    details = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    path = _keys_only(details["loc"], tree)
+    where = ""
+    if lines is not None:
+        line = next((lines[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in lines), None)
+        where = f" line {line}: " if line else ": "
+    name = ".".join(path)
+    if details["type"] == "extra_forbidden":
+        return f"{where}unknown key {name}{_nearest(path)}"
+    if details["type"] == "missing":
+        return f"{where}{name} is missing"
+    if details["type"] == "value_error":
+        return f"{where}{name + ' ' if name else ''}{details['msg'].removeprefix('Value error, ')}"
+    return f"{where}{name} is {details['input']!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
+
+
+def _keys_only(loc: Sequence[str | int], tree: Any) -> tuple[str, ...]:
+    """An error's place without the names of alternatives that pydantic adds to it."""
+    path = []
+    for index, key in enumerate(loc):
+        if isinstance(tree, dict) and (key in tree or index == len(loc) - 1):
+            path.append(str(key))
+            tree = tree.get(key)
+        elif isinstance(tree, list) and isinstance(key, int) and key < len(tree):
+            path.append(str(key))
+            tree = tree[key]
+    return tuple(path)
+
+
+def _nearest(path: Sequence[str]) -> str:
+    """A hint at the known key nearest to the last of the path."""
+    section: type[BaseModel] | None = StudyConfig
+    for key in path[:-1]:
+        section = _section_of(section, key)
+    known = list(section.model_fields) if section else list(SpaceConfig.model_fields)
+    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; expected some of {', '.join(known)}"
+
+
+def _section_of(section: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
+    field = section.model_fields.get(key) if section else None
+    if field is None:
+        return None
+    candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)

@@ -1,0 +1,138 @@
+"""What a model costs at given widths: multiply-accumulates per image, or parameters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ofbnas.axes import Axis, all_bindings, input_size
+from ofbnas.errors import InputError
+
+Metric = Literal["macs", "params"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost as a function of the axes' widths w: constant + linear @ w + w @ quadratic @ w.
+
+    The widths of a Vision Transformer meet at most in pairs (a weight joins two axes), so this form is exact. Its
+    coefficients do not change when units are removed.
+
+    Attributes:
+        names: The axes, in the order of the coefficients.
+        constant: Cost that no axis changes.
+        linear: Cost per unit, [axes], whole numbers.
+        quadratic: Cost per pair of units, [axes, axes], whole numbers, upper triangle.
+    """
+
+    names: tuple[str, ...]
+    constant: int
+    linear: NDArray[np.int64]
+    quadratic: NDArray[np.int64]
+
+    def of(self, widths: Sequence[int]) -> int:
+        """The cost at whole widths, in the order of `names`."""
+        w = np.asarray(widths, dtype=np.int64)
+        return self.constant + int(self.linear @ w) + int(w @ self.quadratic @ w)
+
+    def expected(self, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:
+        """The cost as a differentiable function of expected widths, [axes] to [] in float64.
+
+        It is exact in expectation for axes that are decided independently.
+        """
+        linear = torch.as_tensor(self.linear, dtype=torch.float64, device=device)
+        quadratic = torch.as_tensor(self.quadratic, dtype=torch.float64, device=device)
+
+        def cost(widths: Tensor) -> Tensor:
+            w = widths.double()
+            return self.constant + linear @ w + w @ quadratic @ w
+
+        return cost
+
+
+def cost_of(model: nn.Module, axes: Sequence[Axis], metric: Metric = "macs") -> Cost:
+    """The cost of a model as a function of its axes' widths.
+
+    Multiply-accumulates are those of matrix products and convolutions for one image, half of what
+    `torch.utils.flop_counter` counts; norms, biases and softmax are not counted, as there.
+
+    Args:
+        model: A timm model.
+        axes: Its axes, at its present sizes.
+        metric: "macs" or "params".
+
+    Raises:
+        InputError: A tensor lies along more than two axes.
+    """
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    uses = _uses(model) if metric == "macs" else Counter(dict.fromkeys(shapes, 1))
+    names = tuple(axis.name for axis in axes)
+    constant, linear = 0, np.zeros(len(axes), dtype=np.int64)
+    quadratic = np.zeros((len(axes), len(axes)), dtype=np.int64)
+    for name, shape in shapes.items():
+        factor, along = uses[name], []
+        for dim, length in enumerate(shape):
+            bound = [(axis, b) for axis, b in all_bindings(axes) if (b.tensor, b.dim % len(shape)) == (name, dim)]
+            along += [names.index(axis.name) for axis, _ in bound]
+            factor *= bound[0][1].copies if bound else length
+        if len(along) > 2:
+            raise InputError(f"{name} lies along {len(along)} axes; a cost can follow at most 2")
+        if len(along) == 2:
+            quadratic[min(along), max(along)] += factor
+        elif along:
+            linear[along[0]] += factor
+        else:
+            constant += factor
+    if metric == "macs":
+        linear += np.array([axis.products for axis in axes], dtype=np.int64)
+    return Cost(names, constant, linear, quadratic)
+
+
+def widths_of(axes: Sequence[Axis]) -> list[int]:
+    """Present widths, for `Cost.of`."""
+    return [axis.units for axis in axes]
+
+
+def least_widths(axes: Sequence[Axis]) -> list[int]:
+    """Widths at the smallest options, for `Cost.of`."""
+    return [axis.options[0][0] * axis.options[1][0] for axis in axes]
+
+
+class _CountUses(TorchFunctionMode):
+    """Counts how often per image each weight is applied in linear layers and convolutions."""
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()
+        self.names = names
+        self.uses: Counter[str] = Counter()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is nn.functional.linear:
+            self.uses[self.names[id(args[1])]] += out.numel() // out.shape[-1]
+        elif func in (torch.conv2d, nn.functional.conv2d):
+            self.uses[self.names[id(args[1])]] += out.shape[-2] * out.shape[-1]
+        return out
+
+
+def _uses(model: nn.Module) -> Counter[str]:
+    """Applications of each weight per image, found by one forward pass on the meta device."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    meta = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
+    counter = _CountUses({id(tensor): name for name, tensor in meta.items()})
+    training = model.training
+    model.eval()
+    with counter, torch.no_grad():
+        torch.func.functional_call(model, meta, (torch.empty(1, *input_size(model), device="meta"),))
+    model.train(training)
+    return counter.uses

@@ -1,0 +1,13 @@
+"""The errors a user can cause."""
+
+
+class InputError(ValueError):
+    """What was asked for cannot be done as asked.
+
+    The message is one line: what was given, what was expected, what to do. The command line prints it and exits
+    with 2.
+    """
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss became NaN or infinite; the run that met it cannot go on."""

@@ -1,0 +1,46 @@
+"""The terms of the search's loss (OFB, arXiv 2403.15835)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+
+def adaptive_one_hot(p: Tensor, num_alive: int, margin: float = 0.05) -> Tensor:
+    """The adaptive one-hot loss of an axis: its entropy, and cot(pi r) / n.
+
+    r = sum (p - 1/n)^2 / (1 - 1/n) over the n options alive is 0 where all are equal and 1 at one-hot. The cotangent
+    has poles at both ends; r is therefore squeezed into [margin, 1 - margin], which bounds the loss and its gradient
+    and, unlike clamping, keeps the slope.
+
+    Args:
+        p: Probabilities of the options, 0 for dead ones, any shape.
+        num_alive: n, at least 2.
+        margin: Distance from both poles, in (0, 0.5).
+
+    Returns:
+        The loss, [].
+    """
+    n = num_alive
+    r = (p.square().sum() - 1 / n) / (1 - 1 / n)
+    angle = torch.pi * (margin + (1 - 2 * margin) * r)
+    entropy = -(p * p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum()  # clamped: the slope at 0 stays finite
+    return entropy + angle.cos() / (angle.sin() * n)
+
+
+def importance_norm(gate: Tensor) -> Tensor:
+    """Sum of sigma(s) over an axis' units, []."""
+    return gate.sum()
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of the student against the teacher's softened probabilities, times T^2 (Hinton et al., 2015).
+
+    Args:
+        student: Outputs, [batch, classes].
+        teacher: Outputs, [batch, classes].
+        temperature: T; 1 leaves the teacher's probabilities as they are.
+    """
+    soft = (teacher / temperature).softmax(-1)
+    return -(soft * (student / temperature).log_softmax(-1)).sum(-1).mean() * temperature**2

@@ -1,0 +1,283 @@
+"""The single stage: learn weights, importance and sparsity together, decide on beats, shrink on the way."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ofbnas import losses
+from ofbnas.axes import Axis
+from ofbnas.axes import axes as axes_of
+from ofbnas.bimask import BiMask
+from ofbnas.budget import window_below
+from ofbnas.config import SearchConfig
+from ofbnas.cost import cost_of, widths_of
+from ofbnas.data import Data
+from ofbnas.decide import Alive, best_choice, survivors, widths_alive
+from ofbnas.shrink import take
+from ofbnas.subnet import Architecture, Subnet
+from ofbnas.supernet import Supernet
+from ofbnas.tokens import MaskedImageModelling
+from ofbnas.training import (
+    Mean,
+    OnEpoch,
+    adamw,
+    batches,
+    cosine,
+    descend,
+    exempt,
+    load_optimizer_state,
+    optimizer_state,
+)
+
+# How Adam's moments scale with a parameter, as powers of it.
+MOMENTS = {"exp_avg": -1, "exp_avg_sq": -2}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        subnet: The architecture and its model, masks fused.
+        macs: Multiply-accumulates per image.
+        params: Parameters.
+        note: Why the cost is further below the budget than asked for, or None.
+        forced: Axes that were still open at the end and were then decided together.
+        history: One record per beat: losses, schedules, expected cost and the options left on each axis.
+    """
+
+    subnet: Subnet
+    macs: int
+    params: int
+    note: str | None
+    forced: int
+    history: list[dict[str, Any]]
+
+
+def search(
+    model: nn.Module,
+    data: Data,
+    config: SearchConfig,
+    *,
+    name: str,
+    kwargs: Mapping[str, Any],
+    axes: Sequence[Axis] | None = None,
+    seed: int = 0,
+    on_epoch: OnEpoch | None = None,
+) -> Found:
+    """Search a trained model for a smaller one inside the budget.
+
+    torch's random state is set, for importance, options and hidden patches.
+
+    Args:
+        model: The trained parent, on the data's device; it is not changed.
+        data: Its training split is trained on; nothing else is looked at.
+        config: Every number of the search.
+        name: timm's name of the parent, to record what was found.
+        kwargs: The arguments of timm.create_model it was made with.
+        axes: What is searched; by default all axes of the model with OFB's space.
+        seed: Of all randomness.
+        on_epoch: Called after each epoch with its number, from 1, and its mean losses.
+
+    Raises:
+        InputError: The model cannot be searched, or the budget is out of reach.
+        NotFiniteError: A loss became NaN or infinite.
+    """
+    torch.manual_seed(seed)
+    run = _Search(model, data, config, list(axes_of(model) if axes is None else axes))
+    history = run.train(seed, on_epoch)
+    forced = len(run.open_axes())
+    if forced:
+        run.decide(best_choice(run.supernet, run.cost, run.window), step=run.steps)
+    sizes = {axis.name: axis.size for axis in run.supernet.axes}
+    units = {axis_name: kept.tolist() for axis_name, kept in run.units.items()}
+    widths = widths_of(run.supernet.axes)
+    return Found(
+        Subnet(Architecture(name, dict(kwargs), sizes), run.supernet.fuse().eval(), units),
+        macs=run.costs["macs"].of(widths),
+        params=run.costs["params"].of(widths),
+        note=run.note,
+        forced=forced,
+        history=history,
+    )
+
+
+class _Search:
+    """The state of a search: the supernet, its optimizers, and the budget."""
+
+    def __init__(self, model: nn.Module, data: Data, config: SearchConfig, axes: list[Axis]) -> None:
+        self.data, self.config = data, config
+        self.device = data.train.images.device
+        self.steps = config.epochs * data.num_batches(config.batch_size)
+        pmim = MaskedImageModelling(model) if config.pmim.weight and config.pmim.mask_ratio else None
+        self.supernet = Supernet(copy.deepcopy(model), axes, pmim=pmim)
+        for mask in self.supernet.masked().values():
+            self._start(mask)
+        self.units = {axis.name: torch.arange(axis.units).view(axis.size) for axis in axes}
+
+        self.costs = {metric: cost_of(model, axes, metric) for metric in ("macs", "params")}
+        self.cost = self.costs[config.budget.metric()]
+        self.full = self.cost.of(widths_of(axes))
+        limit = config.budget.limit(self.full)
+        self.window = window_below(self.cost, widths_alive(self.supernet), limit, config.budget.tolerance)
+        self.note = None
+        if self.window.floor < limit * (1 - config.budget.tolerance):
+            self.note = f"no architecture of this space costs between {self.window.floor:,} and the budget {limit:,}"
+        self.expected = self.cost.expected(self.device)
+        self.multiplier = torch.zeros((), device=self.device, dtype=torch.float64)
+        self._new_optimizers(step=0)
+
+    def train(self, seed: int, on_epoch: OnEpoch | None) -> list[dict[str, Any]]:
+        """All epochs, deciding and shrinking on beats; one record per beat."""
+        config, history, since_beat, since_epoch = self.config, [], Mean(), Mean()
+        criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        until_beat = interval = self.steps / (config.epochs * config.beats_per_epoch)
+        self.supernet.train()
+        for place, images, labels in batches(self.data, config.epochs, config.batch_size, seed):
+            searching = bool(self.open_axes())
+            parts = self.step(images, labels, criterion, place.step)
+            since_beat.add(parts)
+            since_epoch.add(parts)
+            until_beat -= 1
+            if searching and until_beat < 1:
+                until_beat += interval
+                means = since_beat.take(f"search, step {place.step + 1}")
+                history.append(self._record(place.epoch + 1, place.step + 1, means))
+                self.decide(survivors(self.supernet, self.cost, self.window, config.threshold), place.step + 1)
+            if place.last_of_epoch:
+                means = since_epoch.take(f"search, epoch {place.epoch + 1}")
+                if on_epoch:
+                    on_epoch(place.epoch + 1, means)
+        return history
+
+    def step(self, images: Tensor, labels: Tensor, criterion: nn.Module, step: int) -> dict[str, Tensor]:
+        """One optimizer step; returns the parts of its loss, on the device."""
+        config, supernet = self.config, self.supernet
+        for schedule in self.schedules:
+            schedule.step_update(step)
+        open_axes = self.open_axes()
+        if not open_axes:
+            task = criterion(supernet(images), labels)
+            descend(task, self.optimizers, config.clip_grad)
+            return {"task": task}
+
+        for mask in open_axes.values():
+            mask.blend.fill_(config.importance_weight.at(step / self.steps))
+        hidden = None
+        if supernet.pmim is not None:
+            hidden = supernet.pmim.hide(len(images), config.pmim.hidden_share(step / self.steps))
+        features, outputs = supernet.passes(images, hidden)
+        task = criterion(outputs, labels)
+        loss, parts = task, {"task": task}
+        if supernet.pmim is not None and hidden is not None:
+            rebuilt = supernet.pmim.loss(features, images, hidden)
+            loss = loss + config.pmim.weight * (task.detach() / rebuilt.detach().clamp(min=1e-6)) * rebuilt
+            parts["reconstruction"] = rebuilt
+        one_hot, norm = self._decisiveness(open_axes)
+        cost = self.expected(self._expected_widths()) / self.full
+        gap = cost - (self.window.floor + self.window.limit) / (2 * self.full)
+        pull = config.budget_weight * gap.square() + self.multiplier * gap
+        rise = min(1.0, step / max(1.0, self.steps * config.one_hot_warmup))
+        loss = loss + config.one_hot_weight * (rise * one_hot + norm) + pull.float()
+        descend(loss, self.optimizers, config.clip_grad)
+        self.multiplier += config.budget_ascent * gap.detach()
+        return parts | {"one_hot": one_hot, "importance_norm": norm, "expected_cost": cost}
+
+    def open_axes(self) -> dict[str, BiMask]:
+        """The masks whose axes are not settled yet."""
+        return {name: mask for name, mask in self.supernet.masked().items() if not mask.settled}
+
+    def decide(self, alive: Alive, step: int) -> None:
+        """Let all other options die and remove the units that none alive can keep; Adam's moments follow."""
+        for name, mask in self.supernet.masked().items():
+            mask.keep_only_(alive[name])
+        if self.open_axes() and all(mask.room == mask.size for mask in self.supernet.masked().values()):
+            return
+        old = self.supernet
+        self.supernet, kept = old.shrunk()
+        for name, units in kept.items():
+            self.units[name] = self.units[name].flatten()[units.cpu()]
+        if not self.open_axes():
+            self.supernet.pmim = None
+        state = {
+            moment: take(tensors, old.bound(), kept, MOMENTS[moment]) if moment in MOMENTS else tensors
+            for moment, tensors in optimizer_state(self.optimizers, old.trained()).items()
+        }
+        self._new_optimizers(step)
+        load_optimizer_state(self.optimizers, self.supernet.trained(), state)
+
+    def _start(self, mask: BiMask) -> None:
+        """Importance and options as a search begins with them."""
+        mean, std = self.config.importance.mean, self.config.importance.std
+        importance = nn.init.trunc_normal_(torch.empty_like(mask.importance), mean, std, mean - 2 * std, mean + 2 * std)
+        mask.start_(importance, torch.rand_like(mask.logits))
+
+    def _new_optimizers(self, step: int) -> None:
+        """Three AdamW and their schedules at a step: weights and importance, options' logits, decoder."""
+        config, trained = self.config, self.supernet.trained()
+        logits = {name: p for name, p in trained.items() if name.endswith(".logits")}
+        decoder = {name: p for name, p in trained.items() if name.startswith("pmim.project.")}
+        weights = {name: p for name, p in trained.items() if name not in logits | decoder}
+        self.optimizers = [adamw(weights, config.lr, config.weight_decay, exempt(self.supernet.model))]
+        if logits:
+            self.optimizers.append(adamw(logits, config.alpha_lr, 0.0, betas=config.alpha_betas))
+        if decoder:
+            self.optimizers.append(adamw(decoder, config.pmim.lr, config.weight_decay))
+        self.schedules = [cosine(optimizer, self.steps, config.warmup) for optimizer in self.optimizers]
+        for schedule in self.schedules:
+            schedule.step_update(step)
+        masks = self.supernet.masked()
+        fixed = [0.0 if axis.name in masks else float(axis.units) for axis in self.supernet.axes]
+        places = [index for index, axis in enumerate(self.supernet.axes) if axis.name in masks]
+        self._fixed_widths = torch.tensor(fixed, device=self.device)
+        self._masked_places = torch.tensor(places, device=self.device)
+
+    def _decisiveness(self, open_axes: Mapping[str, BiMask]) -> tuple[Tensor, Tensor]:
+        """The adaptive one-hot loss and the weighted importance norm, summed over open axes."""
+        importance = self.config.importance
+        weights = {"attn": importance.norm_attn, "mlp": importance.norm_mlp, "embed": importance.norm_embed}
+        one_hot = norm = torch.zeros((), device=self.device)
+        for axis in self.supernet.axes:
+            if (mask := open_axes.get(axis.name)) is None:
+                continue
+            norm = norm + weights[axis.kind] * losses.importance_norm(mask.gate())
+            if not mask.decided:
+                margin = self.config.one_hot_margin
+                one_hot = one_hot + losses.adaptive_one_hot(mask.probabilities(), mask.num_alive, margin)
+        return one_hot, norm
+
+    def _expected_widths(self) -> Tensor:
+        """Expected width of each axis, [axes]."""
+        expected = torch.stack([mask.expected_width() for mask in self.supernet.masked().values()])
+        return self._fixed_widths.index_put((self._masked_places,), expected)
+
+    @torch.no_grad()
+    def _record(self, epoch: int, step: int, means: Mapping[str, float]) -> dict[str, Any]:
+        """What the history keeps of a beat."""
+        progress = (step - 1) / self.steps
+        masks = self.supernet.masked()
+        widths = self._expected_widths().tolist()
+        return {
+            "epoch": epoch,
+            "step": step,
+            **means,
+            "importance_weight": self.config.importance_weight.at(progress),
+            "mask_ratio": self.config.pmim.hidden_share(progress) if self.supernet.pmim is not None else 0.0,
+            "multiplier": float(self.multiplier),
+            "axes": [
+                {
+                    "axis": axis.name,
+                    "groups": axis.size[0],
+                    "channels": axis.size[1],
+                    "options": masks[axis.name].num_alive if axis.name in masks else 1,
+                    "expected": width,
+                }
+                for axis, width in zip(self.supernet.axes, widths, strict=True)
+            ],
+        }

@@ -1,0 +1,182 @@
+"""The supernet: an untouched timm model whose weights are masked on the way into its forward pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from ofbnas.axes import Axis, Binding, all_bindings
+from ofbnas.axes import axes as axes_of
+from ofbnas.bimask import BiMask
+from ofbnas.errors import InputError
+from ofbnas.shrink import load_, take
+from ofbnas.tokens import MaskedImageModelling, hidden_patches
+
+PMIM_BINDINGS = (Binding("pmim.mask_token", 0, masked=True), Binding("pmim.project.weight", 1))
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Supernet(nn.Module):
+    """A model and a bi-mask on each of its searched axes.
+
+    A mask scales rows of weights and biases, which equals scaling the activations they make, so the model's own
+    forward pass runs on `weights()`. With new masks, which are open, that is the model itself, bit for bit.
+
+    Attributes:
+        model: The timm model; its parameters are trained as they are.
+        axes: Its axes, at its present sizes.
+        masks: The bi-masks of the axes that have one.
+        pmim: Masked image modelling, or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        axes: Sequence[Axis] | None = None,
+        masks: Mapping[str, BiMask] | None = None,
+        pmim: MaskedImageModelling | None = None,
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: A timm Vision Transformer.
+            axes: Its axes; by default all of `ofbnas.axes(model)`.
+            masks: Axis name to bi-mask; by default an open one for each axis with more than its size to choose.
+            pmim: To hide patches and predict them.
+
+        Raises:
+            InputError: The model cannot be searched, or has gradient checkpointing on.
+        """
+        super().__init__()
+        if getattr(model, "grad_checkpointing", False):
+            raise InputError(
+                f"{type(model).__name__} has gradient checkpointing on, which recomputes with the wrong weights under "
+                "a mask: call model.set_grad_checkpointing(False)"
+            )
+        self.model = model
+        self.axes = tuple(axes_of(model) if axes is None else axes)
+        if masks is None:
+            masks = {axis.name: BiMask(axis.size, axis.options) for axis in self.axes if axis.searched}
+        self.masks = nn.ModuleDict({_key(name): mask for name, mask in masks.items()})
+        self.pmim = pmim
+        self.to(next(model.parameters()).device)
+
+    def masked(self) -> dict[str, BiMask]:
+        """Axis name to bi-mask, in the order of the axes."""
+        keys = {axis.name: _key(axis.name) for axis in self.axes}
+        return {name: cast(BiMask, self.masks[key]) for name, key in keys.items() if key in self.masks}
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """All parameters: the model's by timm's names, then those of masks and of masked image modelling."""
+        trained = dict(self.model.named_parameters())
+        for name, mask in self.masked().items():
+            trained |= {f"masks.{name}.importance": mask.importance, f"masks.{name}.logits": mask.logits}
+        if self.pmim is not None:
+            trained |= {f"pmim.{name}": parameter for name, parameter in self.pmim.named_parameters()}
+        return trained
+
+    def bound(self) -> list[Axis]:
+        """The axes with everything of `trained` that follows them."""
+        masks = self.masked()
+        axes = [
+            axis.binding_also(Binding(f"masks.{axis.name}.importance", 0)) if axis.name in masks else axis
+            for axis in self.axes
+        ]
+        if self.pmim is not None:
+            stem = next(index for index, axis in enumerate(axes) if axis.kind == "embed")
+            axes[stem] = axes[stem].binding_also(*PMIM_BINDINGS)
+        return axes
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's parameters by timm's names, masked; load them into the model to fuse."""
+        own = dict(self.model.named_parameters())
+        return {name: tensor for name, tensor in self._masked_tensors().items() if name in own}
+
+    def passes(self, images: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Features and outputs of one forward pass.
+
+        Args:
+            images: [batch, channels, height, width].
+            hidden: Patches to hide, boolean, [batch, patches]; needs `pmim`.
+
+        Returns:
+            The model's `forward_features`, [batch, tokens, embedding], and its outputs, [batch, classes].
+        """
+        tensors = self._masked_tensors()
+        inner = {f"model.{name}": tensors[name] for name, _ in self.model.named_parameters()}
+        with hidden_patches(self.model.patch_embed, hidden, tensors.get("pmim.mask_token")):
+            return torch.func.functional_call(_Passes(self.model), inner, (images,))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The model's outputs under the masks, [batch, classes]."""
+        return self.passes(images)[1]
+
+    def shrunk(self) -> tuple[Supernet, dict[str, Tensor]]:
+        """The supernet without the units that no option alive can keep; this one stays as it is.
+
+        Returns:
+            A new supernet over copies of what is kept, and the kept units of each axis that lost some.
+        """
+        kept = {name: mask.kept() for name, mask in self.masked().items() if mask.room != mask.size}
+        sizes = {name: (units.shape[0], units.shape[1]) for name, units in kept.items()}
+        tensors = take(self.trained(), self.bound(), kept)
+        axes = [axis.resized(sizes.get(axis.name, axis.size)) for axis in self.axes]
+        masks = {name: mask.resized(sizes.get(name, mask.size)) for name, mask in self.masked().items()}
+        pmim = None if self.pmim is None else bare_copy(self.pmim)
+        smaller = Supernet(_with_tensors(self.model, axes, tensors), axes, masks, pmim)
+        if pmim is not None:
+            load_(pmim, (), {name.removeprefix("pmim."): tensor for name, tensor in tensors.items()})
+        with torch.no_grad():
+            for name, mask in smaller.masked().items():
+                mask.importance.copy_(tensors[f"masks.{name}.importance"])
+        return smaller.train(self.training), kept
+
+    def fuse(self) -> nn.Module:
+        """The plain model with the masks multiplied into its weights; the supernet stays as it is."""
+        return _with_tensors(self.model, self.axes, {n: tensor.detach() for n, tensor in self.weights().items()})
+
+    def _masked_tensors(self) -> dict[str, Tensor]:
+        """All of `trained`, with what masks act on masked."""
+        tensors: dict[str, Tensor] = dict(self.trained())
+        masks = {name: mask().flatten() for name, mask in self.masked().items()}
+        for axis, binding in all_bindings(self.bound()):
+            if not binding.masked or axis.name not in masks:
+                continue
+            tensor = tensors[binding.tensor]
+            dim = binding.dim % tensor.ndim
+            mask = masks[axis.name].view(-1, *[1] * (tensor.ndim - dim - 1))
+            tensors[binding.tensor] = (tensor.unflatten(dim, (binding.copies, -1)) * mask).flatten(dim, dim + 1)
+        return tensors
+
+
+def _with_tensors(model: nn.Module, axes: Sequence[Axis], tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of a model with tensors of its own or of smaller widths."""
+    copied = bare_copy(model)
+    load_(copied, axes, tensors)
+    return copied
+
+
+def bare_copy(module: Module) -> Module:
+    """A copy that is to be given new parameters: it is made without copying the old ones."""
+    return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
+
+
+def _key(name: str) -> str:
+    """A module's name may hold no dot."""
+    return name.replace(".", "/")
+
+
+class _Passes(nn.Module):
+    """A model's features and outputs in one call, which is what `functional_call` needs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.model.forward_features(images)
+        return features, self.model.forward_head(features)

@@ -1,0 +1,307 @@
+"""One trial from parent to row: search, fine-tune, evaluate, save."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ofbnas import subnet as subnets
+from ofbnas import table
+from ofbnas.axes import Axis, Shares, Space, input_size
+from ofbnas.axes import axes as axes_of
+from ofbnas.config import RangeConfig, SpaceConfig, StudyConfig
+from ofbnas.cost import cost_of, widths_of
+from ofbnas.data import KNOWN, Data
+from ofbnas.errors import InputError
+from ofbnas.finetune import finetune
+from ofbnas.search import search
+from ofbnas.subnet import Subnet
+from ofbnas.training import OnEpoch, evaluate, fit
+
+Report = Callable[[str, int, int], None]  # phase, epoch from 1, epochs
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A study's trained parent.
+
+    Attributes:
+        model: In evaluation mode, on the CPU.
+        kwargs: All arguments of timm.create_model it was made with.
+        axes: What is searched.
+    """
+
+    model: nn.Module
+    kwargs: Mapping[str, Any]
+    axes: list[Axis]
+
+
+def untrained_parent(config: StudyConfig) -> Parent:
+    """The study's parent with fresh weights, and its search space.
+
+    Raises:
+        InputError: timm cannot make it, it does not take the data's images, or cannot be searched so.
+    """
+    num_classes, image = KNOWN[config.data.name]
+    kwargs = {"num_classes": num_classes, **config.model.kwargs}
+    torch.manual_seed(config.seed)
+    model = subnets.create_parent(config.model.name, kwargs)
+    axes = axes_of(model, space_of(config.search_space))
+    if (takes := input_size(model)) != image:
+        raise InputError(
+            f"model {config.model.name} takes images of {takes} (channels, height, width), data {config.data.name} "
+            f"has {image}: set model.kwargs in_chans and img_size"
+        )
+    return Parent(model.eval(), kwargs, axes)
+
+
+def space_of(config: str | SpaceConfig) -> Space:
+    """The space of a configuration whose search_space file has been read."""
+    if isinstance(config, str):
+        raise ValueError(f"search_space {config} has not been read; use ofbnas.config.load_study")
+    choices = {key: choice for key, choice in config if choice is not None}
+    return {
+        key: Shares(choice.low, choice.high, choice.step) if isinstance(choice, RangeConfig) else choice
+        for key, choice in choices.items()
+    }
+
+
+def trained_parent(config: StudyConfig, data: Data, on_epoch: OnEpoch | None = None) -> Parent:
+    """The study's parent, from its checkpoint, from timm's weights, or trained once and then cached.
+
+    The cache is the folder OFBNAS_CACHE, by default ~/.cache/ofbnas.
+
+    Raises:
+        InputError: The checkpoint cannot be read or does not fit.
+    """
+    parent = untrained_parent(config)
+    if config.model.checkpoint is not None:
+        _load_checkpoint(parent.model, config.model.checkpoint)
+        return parent
+    if config.model.pretrained:
+        import timm
+
+        model = timm.create_model(config.model.name, pretrained=True, **parent.kwargs)
+        return Parent(model.eval(), parent.kwargs, parent.axes)
+    assert config.pretrain is not None  # checked by StudyConfig
+    cached = parent_cache(config)
+    if cached.is_file():
+        _load_checkpoint(parent.model, cached)
+        return parent
+    torch.manual_seed(config.seed)
+    fit(parent.model, data, **config.pretrain.model_dump(), seed=config.seed, on_epoch=on_epoch)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    beside = cached.with_suffix(f".{os.getpid()}.writing")
+    save_file({name: tensor.contiguous() for name, tensor in parent.model.state_dict().items()}, beside)
+    beside.replace(cached)
+    return parent
+
+
+def parent_cache(config: StudyConfig) -> Path:
+    """Where the parent that this study trains is kept: equal model, data, training and seed share a file."""
+    root = Path(os.environ.get("OFBNAS_CACHE", Path.home() / ".cache" / "ofbnas"))
+    parts = config.model_dump(mode="json", include={"model", "data", "pretrain", "seed"})
+    parts["torch"] = torch.__version__
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return root / "parents" / f"{key}.safetensors"
+
+
+def run_trial(
+    config: StudyConfig,
+    params: Mapping[str, Any],
+    trial: int,
+    folder: Path,
+    data: Data,
+    parent_state: Mapping[str, Tensor],
+    report: Report,
+) -> dict[str, Any]:
+    """One search and fine-tuning with the swept values; its subnet, history and row are written.
+
+    Args:
+        config: The study.
+        params: Swept fields by dotted name, with this trial's values.
+        trial: Its number; the seed is the study's plus this.
+        folder: The study's.
+        data: On the device the trial runs on.
+        parent_state: The trained parent's tensors.
+        report: Called after each epoch with the phase, the epoch from 1, and the phase's epochs.
+
+    Returns:
+        The row.
+
+    Raises:
+        InputError: The values are out of reach for the model.
+        NotFiniteError: A loss became NaN or infinite.
+    """
+    started = time.monotonic()
+    values = config.with_values(params)
+    device, seed = data.train.images.device, config.seed + trial
+    parent = untrained_parent(values)
+    parent.model.load_state_dict(parent_state)
+    model = parent.model.to(device).eval()
+    found = search(
+        model,
+        data,
+        values.search,
+        name=values.model.name,
+        kwargs=parent.kwargs,
+        axes=parent.axes,
+        seed=seed,
+        on_epoch=lambda epoch, _: report("search", epoch, values.search.epochs),
+    )
+    before = evaluate(found.subnet.model, data.test)
+    subnet = finetune(
+        found.subnet,
+        data,
+        values.finetune,
+        teacher=model,
+        seed=seed,
+        on_epoch=lambda epoch, _: report("finetune", epoch, values.finetune.epochs),
+    )
+    test, val = evaluate(subnet.model, data.test), evaluate(subnet.model, data.val)
+    costs = {metric: cost_of(model, parent.axes, metric).of(widths_of(parent.axes)) for metric in ("macs", "params")}
+    row = base_row(config, params, trial) | {
+        "arch_id": subnet.architecture.id,
+        "status": "complete",
+        "model_kwargs": json.dumps(dict(parent.kwargs), sort_keys=True),
+        "image_size": input_size(model)[1],
+        "architecture": table.nested(subnet.architecture.sizes, {axis.name: axis.kind for axis in parent.axes}),
+        "gmacs": found.macs / 1e9,
+        "params": found.params,
+        "parent_gmacs": costs["macs"] / 1e9,
+        "parent_params": costs["params"],
+        "budget": json.dumps(values.search.budget.model_dump(exclude_none=True)),
+        "budget_note": found.note,
+        "forced": found.forced,
+        "top1": test.top1,
+        "top5": test.top5,
+        "val_top1": val.top1,
+        "top1_before_finetune": before.top1,
+        "parent_top1": evaluate(model, data.test).top1,
+        "search_epochs": values.search.epochs,
+        "finetune_epochs": values.finetune.epochs,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+    }
+    saved, sha256 = _save_subnet(subnet, folder, trial, row)
+    row |= {"weights": f"{saved.relative_to(folder).as_posix()}/model.safetensors", "weights_sha256": sha256}
+    table.write_history(folder, trial, found.history)
+    row |= {"seconds": time.monotonic() - started, "finished_at": datetime.now(UTC)}
+    table.write_row(folder, row)
+    return row
+
+
+def write_failure(config: StudyConfig, params: Mapping[str, Any], trial: int, folder: Path, reason: str) -> None:
+    """Write the row of a trial that failed."""
+    row = base_row(config, params, trial)
+    table.write_row(folder, row | {"status": "failed", "reason": reason, "finished_at": datetime.now(UTC)})
+
+
+def base_row(config: StudyConfig, params: Mapping[str, Any], trial: int) -> dict[str, Any]:
+    """The columns that are known before a trial runs."""
+    return {
+        "study": config.name,
+        "trial": trial,
+        "model": config.model.name,
+        "model_kwargs": json.dumps(config.model.kwargs, sort_keys=True),
+        "num_classes": KNOWN[config.data.name][0],
+        "dataset": config.data.name,
+        "seed": config.seed + trial,
+        "versions": json.dumps(versions()),
+        "git_commit": git_commit(),
+        **{f"{table.SWEPT}{name}": value for name, value in params.items()},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("ofbnas", "torch", "timm", "optuna", "ray")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that ofbnas runs from; None where it is installed."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    asked = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip() or None
+
+
+def _save_subnet(subnet: Subnet, folder: Path, trial: int, row: Mapping[str, Any]) -> tuple[Path, str]:
+    """Save under the architecture's id; a second trial that found the same one gets a folder of its own."""
+    arch_id = subnet.architecture.id
+    for place in (folder / "subnets" / arch_id, folder / "subnets" / f"{arch_id}-trial-{trial}"):
+        try:
+            return place, subnets.save(subnet, place, card=_card(subnet, row, place.name))
+        except FileExistsError:
+            continue
+    return place, subnets.file_sha256(place / "model.safetensors")
+
+
+def _card(subnet: Subnet, row: Mapping[str, Any], name: str) -> str:
+    """README.md of a saved subnet."""
+    widths = "\n".join(f"| {axis} | {groups} | {channels} |" for axis, (groups, channels) in
+                       subnet.architecture.sizes.items())
+    return f"""---
+library_name: timm
+tags: [image-classification, timm, ofbnas]
+---
+# {subnet.architecture.model} compressed to {row["gmacs"] / row["parent_gmacs"]:.0%} of its multiply-accumulates
+
+| | subnet | parent |
+|---|---|---|
+| top-1 on {row["dataset"]}, % | {row["top1"]:.2f} | {row["parent_top1"]:.2f} |
+| GMACs | {row["gmacs"]:.6g} | {row["parent_gmacs"]:.6g} |
+| parameters | {row["params"]:,} | {row["parent_params"]:,} |
+
+Found by ofbnas in trial {row["trial"]} of study {row["study"]}. It is a plain timm model:
+
+```python
+import ofbnas
+
+model = ofbnas.load_subnet(".", "{subnet.architecture.id}")  # in this folder; {name} in the study
+```
+
+| axis | groups (heads) | channels |
+|---|---|---|
+{widths}
+"""
+
+
+def _load_checkpoint(model: nn.Module, path: Path) -> None:
+    """Load plain tensors into a model.
+
+    Raises:
+        InputError: The file is missing, is none, or does not fit the model.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
+        model.load_state_dict(state)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; model.checkpoint must name the parent's weights") from None
+    except (SafetensorError, OSError, EOFError, RuntimeError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path}: no weights of this parent ({' '.join(str(error).split())[:200]})") from None
