@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from ofbnas.axes import Axis
 from ofbnas.cost import Cost
 from ofbnas.errors import InputError
 
@@ -26,6 +27,11 @@ class Window:
 
     floor: int
     limit: int
+
+
+def option_widths(axes: Sequence[Axis]) -> list[Ints]:
+    """For each axis the widths of all its options."""
+    return [np.outer(*map(np.array, axis.options)).ravel().astype(np.int64) for axis in axes]
 
 
 def choose(cost: Cost, widths: Sequence[Ints], scores: Sequence[Floats], window: Window) -> list[int] | None:

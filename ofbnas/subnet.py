@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import timm
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ofbnas import table
 from ofbnas.axes import axes as axes_of
 from ofbnas.axes import check_sizes
 from ofbnas.errors import InputError
@@ -173,6 +175,35 @@ def load(folder: Path, sha256: str | None = None) -> Subnet:
         raise InputError(f"{weights_file}: has SHA-256 {actual}, expected {sha256}: the file is not the one recorded")
     architecture = Architecture.from_json(found)
     return Subnet(architecture, build(architecture, weights_file).eval(), units)
+
+
+def load_subnet(source: Path | str, arch_id: str) -> nn.Module:
+    """The plain timm model of an architecture in a table, in evaluation mode.
+
+    Args:
+        source: A study's folder, a table's file or folder beside its weights, or the folder of the subnet itself.
+        arch_id: The architecture's id, or an unambiguous beginning of it.
+
+    Raises:
+        InputError: There is no such table or architecture, or its weights are missing or are not those recorded.
+    """
+    source = Path(source)
+    if (source / "config.json").is_file():
+        subnet = load(source)
+        if not subnet.architecture.id.startswith(arch_id):
+            raise InputError(f"{source}: holds architecture {subnet.architecture.id}, expected {arch_id}")
+        return subnet.model
+    row = table.find(table.read_table(source), arch_id)
+    if pd.isna(row["weights"]):
+        raise InputError(f"{source}: the row of {row['arch_id']} names no weights; they were not shared with the table")
+    root = table.home(source).resolve()
+    folder = (root / row["weights"]).resolve().parent
+    if not folder.is_relative_to(root):
+        raise InputError(f"{source}: the weights of {row['arch_id']} lie outside its folder ({row['weights']})")
+    subnet = load(folder, row["weights_sha256"])
+    if subnet.architecture.id != row["arch_id"]:
+        raise InputError(f"{folder}: holds architecture {subnet.architecture.id}, expected {row['arch_id']}")
+    return subnet.model
 
 
 def build(architecture: Architecture, weights: Path) -> nn.Module:

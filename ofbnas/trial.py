@@ -9,9 +9,10 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,11 @@ def base_row(config: StudyConfig, params: Mapping[str, Any], trial: int) -> dict
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     names = ("ofbnas", "torch", "timm", "optuna", "ray")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    found = {"python": platform.python_version()}
+    for name in names:
+        with suppress(PackageNotFoundError):  # a search alone needs neither optuna nor ray
+            found[name] = version(name)
+    return found
 
 
 def git_commit() -> str | None:

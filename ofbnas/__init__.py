@@ -1,0 +1,68 @@
+"""ofbnas: single-stage architecture search that compresses Vision Transformers inside a cost budget."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ofbnas.axes import axes
+    from ofbnas.config import FinetuneConfig, SearchConfig, load_study
+    from ofbnas.data import load_data
+    from ofbnas.errors import InputError
+    from ofbnas.finetune import finetune
+    from ofbnas.front import front, hypervolume
+    from ofbnas.search import search
+    from ofbnas.subnet import Subnet, load_subnet
+    from ofbnas.supernet import Supernet
+    from ofbnas.table import read_table
+    from ofbnas.training import evaluate
+
+_HOMES = {
+    "FinetuneConfig": "config",
+    "InputError": "errors",
+    "SearchConfig": "config",
+    "Subnet": "subnet",
+    "Supernet": "supernet",
+    "axes": "axes",
+    "evaluate": "training",
+    "finetune": "finetune",
+    "front": "front",
+    "hypervolume": "front",
+    "load_data": "data",
+    "load_study": "config",
+    "load_subnet": "subnet",
+    "read_table": "table",
+    "search": "search",
+}
+
+__all__ = [
+    "FinetuneConfig",
+    "InputError",
+    "SearchConfig",
+    "Subnet",
+    "Supernet",
+    "axes",
+    "evaluate",
+    "finetune",
+    "front",
+    "hypervolume",
+    "load_data",
+    "load_study",
+    "load_subnet",
+    "read_table",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is public when it is first asked for, so that `import ofbnas` stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
