@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StrictInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from ofbnas.errors import InputError
 
@@ -107,7 +116,7 @@ class BudgetConfig(Section):
     def _exactly_one(self) -> Self:
         if len(given := [name for name, _ in self._limits()]) != 1:
             raise ValueError(
-                f"gives {' and '.join(given) or 'nothing'}; give exactly one of gmacs, params, gmacs_share, params_share"
+                f"gives {' and '.join(given) or 'nothing'}; give one of gmacs, params, gmacs_share, params_share"
             )
         return self
 

@@ -17,9 +17,7 @@ from ofbnas.config import DataConfig
 from ofbnas.errors import InputError
 
 FASHION_MNIST_FILES = {
-    (split, part): f"{split}-{part}-ubyte.gz"
-    for split in ("train", "t10k")
-    for part in ("images-idx3", "labels-idx1")
+    (split, part): f"{split}-{part}-ubyte.gz" for split in ("train", "t10k") for part in ("images-idx3", "labels-idx1")
 }
 
 
@@ -68,8 +66,7 @@ class Data:
 
     def to(self, device: torch.device | str) -> Data:
         """The data set on a device."""
-        splits = (split.to(device) for split in (self.train, self.val, self.test))
-        return Data(*splits, self.num_classes, self.shift, self.flip)
+        return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
 
     def num_batches(self, size: int) -> int:
         """Batches of an epoch of `shuffled`: at least 1, and incomplete ones are left out."""
@@ -81,7 +78,10 @@ class Data:
         generator = torch.Generator(device).manual_seed(seed * 100_003 + epoch)
         order = torch.randperm(len(self.train), generator=generator, device=device)
         for batch in order.split(size)[: self.num_batches(size)]:
-            yield augment(self.train.images[batch], self.shift, self.flip, generator), self.train.labels[batch]
+            yield (
+                augment(self.train.images[batch], self.shift, self.flip, generator),
+                self.train.labels[batch],
+            )
 
 
 def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
@@ -195,5 +195,5 @@ def _normalised(
     """The splits, with the training images' mean and standard deviation per channel taken out of all."""
     std, mean = torch.std_mean(images[train], dim=(0, 2, 3), keepdim=True)
     images = (images - mean) / std
-    splits = (Split(images[index], labels[index]) for index in map(torch.from_numpy, (train, val, test)))
-    return Data(*splits, num_classes=int(labels.max()) + 1)
+    train_split, val_split, test_split = (Split(images[index], labels[index]) for index in (train, val, test))
+    return Data(train_split, val_split, test_split, num_classes=int(labels.max()) + 1)

@@ -55,7 +55,8 @@ def front(table: pd.DataFrame, *, x: str = "gmacs", y: str = "top1") -> pd.DataF
         return rows
     points = rows[[x, y]].to_numpy(dtype=np.float64)
     best = moocore.is_nondominated(points, maximise=[False, True], keep_weakly=False)
-    return rows[best].sort_values(x, kind="stable", ignore_index=True)
+    found: pd.DataFrame = rows[best].sort_values(x, kind="stable", ignore_index=True)
+    return found
 
 
 def hypervolume(rows: pd.DataFrame, *, x: str = "gmacs", y: str = "top1", ref: tuple[float, float]) -> Hypervolume:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 
-
 def adaptive_one_hot(p: Tensor, num_alive: int, margin: float = 0.05) -> Tensor:
     """The adaptive one-hot loss of an axis: its entropy, and cot(pi r) / n.
 
@@ -32,6 +31,20 @@ def adaptive_one_hot(p: Tensor, num_alive: int, margin: float = 0.05) -> Tensor:
 def importance_norm(gate: Tensor) -> Tensor:
     """Sum of sigma(s) over an axis' units, []."""
     return gate.sum()
+
+
+def budget_pull(gap: Tensor, weight: float, multiplier: Tensor) -> Tensor:
+    """What holds the expected cost at the budget: an augmented Lagrangian, [].
+
+    OFB has the square alone; with it the one-hot loss, whose gradient is larger, decides first. The multiplier grows
+    by dual ascent until the gap closes.
+
+    Args:
+        gap: Expected cost above the budget, as a share of the full cost, [].
+        weight: Of the square.
+        multiplier: Of the gap itself, [].
+    """
+    return weight * gap.square() + multiplier * gap
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -20,8 +20,8 @@ if "ray" not in sys.modules:
     if "RAY_AUTH_MODE" not in os.environ:  # else Ray writes a token into the home folder, which may be read-only
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
-import ray
-from ray import tune
-from ray.tune.search.optuna import OptunaSearch
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.search.optuna import OptunaSearch  # noqa: E402
 
 __all__ = ["OptunaSearch", "ray", "tune"]

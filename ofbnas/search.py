@@ -182,7 +182,7 @@ class _Search:
         one_hot, norm = self._decisiveness(open_axes)
         cost = self.expected(self._expected_widths()) / self.full
         gap = cost - (self.window.floor + self.window.limit) / (2 * self.full)
-        pull = config.budget_weight * gap.square() + self.multiplier * gap
+        pull = losses.budget_pull(gap, config.budget_weight, self.multiplier)
         rise = min(1.0, step / max(1.0, self.steps * config.one_hot_warmup))
         loss = loss + config.one_hot_weight * (rise * one_hot + norm) + pull.float()
         descend(loss, self.optimizers, config.clip_grad)

@@ -93,9 +93,10 @@ def create_parent(model: str, kwargs: Mapping[str, Any]) -> nn.Module:
         hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() has all"
         raise InputError(f"model {model} is unknown to timm {timm.__version__}; {hint}")
     try:
-        return timm.create_model(model, pretrained=False, **kwargs)
+        made: nn.Module = timm.create_model(model, pretrained=False, **kwargs)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise InputError(f"timm cannot make {model} with {dict(kwargs)}: {error}") from None
+    return made
 
 
 def save(subnet: Subnet, folder: Path, *, card: str = "") -> str:

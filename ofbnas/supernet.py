@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -108,8 +108,9 @@ class Supernet(nn.Module):
         """
         tensors = self._masked_tensors()
         inner = {f"model.{name}": tensors[name] for name, _ in self.model.named_parameters()}
-        with hidden_patches(self.model.patch_embed, hidden, tensors.get("pmim.mask_token")):
-            return torch.func.functional_call(_Passes(self.model), inner, (images,))
+        with hidden_patches(self.model.get_submodule("patch_embed"), hidden, tensors.get("pmim.mask_token")):
+            passes: tuple[Tensor, Tensor] = torch.func.functional_call(_Passes(self.model), inner, (images,))
+        return passes
 
     def forward(self, images: Tensor) -> Tensor:
         """The model's outputs under the masks, [batch, classes]."""
@@ -178,5 +179,6 @@ class _Passes(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.model.forward_features(images)
-        return features, self.model.forward_head(features)
+        model: Any = self.model
+        features = model.forward_features(images)
+        return features, model.forward_head(features)

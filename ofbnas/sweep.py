@@ -81,12 +81,13 @@ def run_study(config: StudyConfig, folder: Path, view: View) -> Outcome:
     Raises:
         InputError: The folder holds another study, another driver runs it, or its values are out of reach.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_folder(config, folder)
     _check_reach(config)
     data = load_data(config.data)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with filelock.FileLock(folder / ".lock", timeout=0), _log_to(folder / "study.log"):
+        with filelock.FileLock(str(folder / ".lock"), timeout=0), _log_to(folder / "study.log"):
             return _run_locked(config, folder, data, view)
     except filelock.Timeout:
         raise InputError(f"{folder}: another process runs this study; wait for it, or give --output") from None
@@ -112,7 +113,10 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View) -> Out
     resources = config.resources
     with _ray(), _interrupts():
         trainable = tune.with_parameters(
-            _trainable, study=dump_study(config), folder=str(folder.resolve()), parent=parent.model.state_dict()
+            _trainable,
+            study=dump_study(config),
+            folder=str(folder.resolve()),
+            parent=parent.model.state_dict(),
         )
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
@@ -162,19 +166,14 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """A trial's number and the values of its swept fields."""
-        if self.left_running:
-            trial = self.left_running.pop(0)
-        else:
-            trial = self.study.ask(self.space)
+        trial = self.left_running.pop(0) if self.left_running else self.study.ask(self.space)
         self.numbers[trial_id] = trial.number
         return {"trial": trial.number, "params": trial.params}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Progress is of no interest to the sampler."""
 
-    def on_trial_complete(
-        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna what the trial's row says; a trial without one failed."""
         self._tell(self.numbers[trial_id], read_row(self.folder, self.numbers[trial_id]))
 

@@ -128,6 +128,12 @@ def write_history(study: Path, trial: int, records: Sequence[Mapping[str, Any]])
     return _write(pa.Table.from_pylist(rows, schema=schema), study / HISTORY_FOLDER / trial_file(trial))
 
 
+def next_trial(study: Path) -> int:
+    """The number after the highest that has a row."""
+    numbers = [int(file.stem.removeprefix("trial-")) for file in (study / FOLDER).glob("trial-*.parquet")]
+    return max(numbers, default=-1) + 1
+
+
 def trial_file(trial: int) -> str:
     """Name of the file with a trial's rows."""
     return f"trial-{trial:05d}.parquet"
@@ -152,7 +158,8 @@ def read_table(source: Path | str) -> pd.DataFrame:
     order = [name for name in SCHEMA.names if name in table.column_names]
     table = table.select(order + [name for name in table.column_names if name not in order])
     frame = table.to_pandas(types_mapper=_nullable)
-    return frame.sort_values("trial", kind="stable", ignore_index=True)
+    ordered: pd.DataFrame = frame.sort_values("trial", kind="stable", ignore_index=True)
+    return ordered
 
 
 def table_files(source: Path) -> list[Path]:
@@ -197,7 +204,8 @@ def find(table: pd.DataFrame, arch_id: str) -> pd.Series[Any]:
         listed = ", ".join((ids or sorted(known))[:6]) or "none: the table is empty"
         raise InputError(f"arch id {arch_id!r}: {given}; expected one of {listed}")
     rows = table[table["arch_id"] == ids[0]]
-    return rows.sort_values("val_top1", ascending=False, kind="stable").iloc[0]
+    best: pd.Series[Any] = rows.sort_values("val_top1", ascending=False, kind="stable").iloc[0]
+    return best
 
 
 def nested(sizes: Mapping[str, tuple[int, int]], kinds: Mapping[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofbnas.axes import input_size, patch_grid
+from ofbnas.axes import axes, input_size, patch_grid
 
 
 class MaskedImageModelling(nn.Module):
@@ -32,10 +32,10 @@ class MaskedImageModelling(nn.Module):
         self.grid = patch_grid(model)
         self.patch = height // self.grid[0]
         self.window = max(3, 2 * round((height * 47 / 224 - 1) / 2) + 1)
-        self.mask_token = nn.Parameter(torch.zeros(model.embed_dim))
-        self.project = nn.Conv2d(model.embed_dim, self.patch**2 * channels, kernel_size=1)
+        embedding = next(axis.units for axis in axes(model, {}) if axis.kind == "embed")
+        self.mask_token = nn.Parameter(torch.zeros(embedding))
+        self.project = nn.Conv2d(embedding, self.patch**2 * channels, kernel_size=1)
         nn.init.trunc_normal_(self.project.weight, std=0.02)
-        nn.init.zeros_(self.project.bias)
 
     def hide(self, batch: int, share: float) -> Tensor:
         """Choose patches to hide, each with probability `share`: boolean, [batch, patches]."""
@@ -60,7 +60,8 @@ class MaskedImageModelling(nn.Module):
         rows = hidden.unflatten(1, self.grid).repeat_interleave(self.patch, 1)
         pixels = rows.repeat_interleave(self.patch, 2)[:, None]
         error = (self(features) - local_norm(images, self.window)).abs().mean(1, keepdim=True)
-        return (error * pixels).sum() / pixels.sum().clamp(min=1)
+        mean: Tensor = (error * pixels).sum() / pixels.sum().clamp(min=1)
+        return mean
 
 
 @contextmanager

@@ -120,14 +120,18 @@ def adamw(
     decaying = [p for name, p in parameters.items() if not (p.ndim <= 1 or name in exempt)]
     groups: list[dict[str, Any]] = [{"params": decaying}, {"params": still, "weight_decay": 0.0}]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=lr, betas=betas, weight_decay=weight_decay, fused=True
+        [group for group in groups if group["params"]],
+        lr=lr,
+        betas=betas,
+        weight_decay=weight_decay,
+        fused=True,
     )
 
 
 def exempt(model: nn.Module) -> set[str]:
     """The parameters that a timm model wants not to decay."""
-    names: set[str] = model.no_weight_decay()
-    return names
+    names: Any = getattr(model, "no_weight_decay", set)
+    return set(names())
 
 
 def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> CosineLRScheduler:
@@ -216,5 +220,5 @@ def evaluate(model: nn.Module, split: Split, batch_size: int = 256) -> Accuracy:
         order = outputs.topk(min(5, outputs.shape[1]), dim=1).indices == labels[:, None]
         hits += torch.stack([order[:, 0].sum(), order.sum()])
     model.train(training)
-    top1, top5 = (100 * hits / len(split)).tolist()
+    top1, top5 = (100 * hits.double() / len(split)).tolist()
     return Accuracy(top1, top5)

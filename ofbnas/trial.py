@@ -115,11 +115,15 @@ def trained_parent(config: StudyConfig, data: Data, on_epoch: OnEpoch | None = N
 
 def parent_cache(config: StudyConfig) -> Path:
     """Where the parent that this study trains is kept: equal model, data, training and seed share a file."""
-    root = Path(os.environ.get("OFBNAS_CACHE", Path.home() / ".cache" / "ofbnas"))
     parts = config.model_dump(mode="json", include={"model", "data", "pretrain", "seed"})
     parts["torch"] = torch.__version__
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    return root / "parents" / f"{key}.safetensors"
+    return cache_folder() / "parents" / f"{key}.safetensors"
+
+
+def cache_folder() -> Path:
+    """The folder OFBNAS_CACHE, by default ~/.cache/ofbnas."""
+    return Path(os.environ.get("OFBNAS_CACHE", Path.home() / ".cache" / "ofbnas"))
 
 
 def run_trial(
@@ -244,7 +248,7 @@ def git_commit() -> str | None:
     if not (root / ".git").exists():
         return None
     asked = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"],  # noqa: S607
+        ["git", "-C", str(root), "rev-parse", "HEAD"],
         capture_output=True,
         text=True,
         check=False,
@@ -265,8 +269,9 @@ def _save_subnet(subnet: Subnet, folder: Path, trial: int, row: Mapping[str, Any
 
 def _card(subnet: Subnet, row: Mapping[str, Any], name: str) -> str:
     """README.md of a saved subnet."""
-    widths = "\n".join(f"| {axis} | {groups} | {channels} |" for axis, (groups, channels) in
-                       subnet.architecture.sizes.items())
+    widths = "\n".join(
+        f"| {axis} | {groups} | {channels} |" for axis, (groups, channels) in subnet.architecture.sizes.items()
+    )
     return f"""---
 library_name: timm
 tags: [image-classification, timm, ofbnas]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -41,13 +42,15 @@ def axes(model: nn.Module, space: Space | None = None) -> list[Axis]:
 
 def input_size(model: nn.Module) -> tuple[int, int, int]:
     """The images the model takes: (channels, height, width)."""
-    height, width = model.patch_embed.img_size
-    return model.patch_embed.proj.weight.shape[1], height, width
+    patch_embed: Any = model.patch_embed
+    height, width = patch_embed.img_size
+    return patch_embed.proj.weight.shape[1], height, width
 
 
 def patch_grid(model: nn.Module) -> tuple[int, int]:
     """Patches of an image: (rows, columns)."""
-    rows, columns = model.patch_embed.grid_size
+    patch_embed: Any = model.patch_embed
+    rows, columns = patch_embed.grid_size
     return rows, columns
 
 

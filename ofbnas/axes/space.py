@@ -57,7 +57,10 @@ def with_options(axes: Sequence[Axis], space: Space) -> list[Axis]:
     searched = []
     for axis in axes:
         if axis.kind == "attn":
-            options = _options(axis, space, "heads", axis.size[0]), _options(axis, space, "head_size", axis.size[1])
+            options = (
+                _options(axis, space, "heads", axis.size[0]),
+                _options(axis, space, "head_size", axis.size[1]),
+            )
         else:
             options = (axis.size[0],), _options(axis, space, axis.kind, axis.size[1])
         searched.append(replace(axis, options=options))

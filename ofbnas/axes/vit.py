@@ -72,7 +72,10 @@ def _embedding(model: VisionTransformer, names: dict[str, nn.Parameter]) -> Axis
 
 def _attention(name: str, attention: Attention, tokens: int) -> Axis:
     """Heads and their channels; q, k and v share one mask."""
-    bindings = [Binding(f"{name}.qkv.weight", 0, copies=3, masked=True, query=0), Binding(f"{name}.proj.weight", 1)]
+    bindings = [
+        Binding(f"{name}.qkv.weight", 0, copies=3, masked=True, query=0),
+        Binding(f"{name}.proj.weight", 1),
+    ]
     if attention.qkv.bias is not None:
         bindings.append(Binding(f"{name}.qkv.bias", 0, copies=3, masked=True, query=0))
     size = attention.num_heads, attention.head_dim

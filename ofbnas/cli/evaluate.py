@@ -1,0 +1,44 @@
+"""ofbnas evaluate: a subnet's accuracy, measured again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ofbnas.cli.output import Json, print_json, print_table
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="The study's folder.", metavar="DIR")],
+    arch: Annotated[str, typer.Option("--arch", help="Id of the architecture, or its beginning.", metavar="ID")],
+    as_json: Json = False,
+) -> None:
+    """Load a subnet of a study and measure it on the study's test images.
+
+    Example: ofbnas evaluate runs/digits --arch 4f1c
+    """
+    from ofbnas.config import load_study
+    from ofbnas.data import load_data
+    from ofbnas.errors import InputError
+    from ofbnas.subnet import load_subnet
+    from ofbnas.table import find, is_study, read_table
+    from ofbnas.training import evaluate as measure
+
+    if not is_study(folder):
+        raise InputError(f"{folder}: is no study's folder; expected one with study.yaml, which names the test images")
+    row = find(read_table(folder), arch)
+    model = load_subnet(folder, row["arch_id"])
+    accuracy = measure(model, load_data(load_study(folder / "study.yaml").data).test)
+    found = {
+        "arch_id": row["arch_id"],
+        "top1": accuracy.top1,
+        "top5": accuracy.top5,
+        "recorded_top1": float(row["top1"]),
+        "params": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    if as_json:
+        print_json(found)
+    else:
+        print_table(list(found), [found])

@@ -1,0 +1,50 @@
+"""ofbnas search: one search without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ofbnas.cli.output import Json, print_json, print_table
+
+
+def search(
+    study: Annotated[Path, typer.Argument(help="The study, a YAML file; its sweep is left out.", metavar="STUDY.yaml")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; may be repeated."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the result; by default runs/NAME-search.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run one search and fine-tuning with the study's own values, without Ray.
+
+    Each call adds a row to the folder's table. Example: ofbnas search studies/digits.yaml --set search.epochs=20
+    """
+    import torch
+
+    from ofbnas.config import load_study
+    from ofbnas.data import load_data
+    from ofbnas.table import next_trial, to_records
+    from ofbnas.trial import run_trial, trained_parent
+
+    config = load_study(study, settings or ())
+    folder = output or Path("runs") / f"{config.name}-search"
+    data = load_data(config.data)
+
+    def say(phase: str, epoch: int, epochs: int) -> None:
+        typer.echo(f"{phase}: epoch {epoch} of {epochs}", err=True)
+
+    epochs = config.pretrain.epochs if config.pretrain else 0
+    parent = trained_parent(config, data, on_epoch=lambda epoch, _: say("parent", epoch, epochs))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    row = run_trial(config, {}, next_trial(folder), folder, data.to(device), parent.model.state_dict(), say)
+    import pandas as pd
+
+    record = to_records(pd.DataFrame([row]))[0]
+    if as_json:
+        print_json(record)
+    else:
+        print_table(["arch_id", "gmacs", "params", "top1", "val_top1", "parent_top1", "seconds", "weights"], [record])

@@ -1,0 +1,128 @@
+"""ofbnas study: run, list and show studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ofbnas.cli.output import Json, print_json, print_table
+
+app = typer.Typer(name="study", no_args_is_help=True, help="Run studies, list and show them.")
+COLUMNS = [
+    "trial",
+    "status",
+    "arch_id",
+    "gmacs",
+    "params",
+    "top1",
+    "val_top1",
+    "parent_top1",
+    "seconds",
+    "reason",
+]
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="The study, a YAML file.", metavar="STUDY.yaml")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; may be repeated."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The study's folder; by default runs/NAME.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a study, or go on with it where it stopped.
+
+    Example: ofbnas study run studies/digits.yaml --set sweep.n_trials=16
+    """
+    from ofbnas.cli.progress import view_of
+    from ofbnas.config import load_study
+
+    config = load_study(study, settings or ())
+    folder = output or Path("runs") / config.name
+    view = view_of(config, folder, plain=as_json)
+    from ofbnas.sweep import run_study
+
+    with view:
+        outcome = run_study(config, folder, view)
+    if outcome.before == outcome.wanted:
+        typer.echo(f"study {config.name} is finished: {outcome.done} trials are in {folder}", err=True)
+    if as_json:
+        from ofbnas.cli.front import summary
+
+        print_json({"study": config.name, "folder": str(folder), "trials": outcome.done, **summary([folder])})
+    elif outcome.done:
+        from ofbnas.cli.front import print_front
+
+        print_front([folder])
+    if outcome.done < outcome.wanted:
+        typer.echo(
+            f"stopped after {outcome.done} of {outcome.wanted} trials; the same command goes on from there",
+            err=True,
+        )
+        raise typer.Exit(130)
+
+
+@app.command("list")
+def list_studies(
+    folder: Annotated[Path, typer.Argument(help="Where studies lie.")] = Path("runs"), as_json: Json = False
+) -> None:
+    """List the studies in a folder.
+
+    Example: ofbnas study list runs
+    """
+    from ofbnas.errors import InputError
+    from ofbnas.table import is_study
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected one that holds studies, such as runs")
+    places = [folder] if is_study(folder) else sorted(place for place in folder.iterdir() if is_study(place))
+    found = [_overview(place) for place in places]
+    if as_json:
+        print_json(found)
+    else:
+        print_table(["study", "folder", "model", "trials", "wanted", "failed", "best_top1"], found)
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="The study's folder.", metavar="DIR")], as_json: Json = False
+) -> None:
+    """Show a study's settings and trials.
+
+    Example: ofbnas study show runs/digits
+    """
+    from ofbnas.config import dump_study, load_study
+    from ofbnas.errors import InputError
+    from ofbnas.table import is_study, read_table, to_records
+
+    if not is_study(folder):
+        raise InputError(f"{folder}: is no study's folder; expected one with study.yaml, such as runs/digits")
+    config, trials = load_study(folder / "study.yaml"), to_records(read_table(folder))
+    if as_json:
+        print_json({**_overview(folder), "config": config.model_dump(mode="json"), "rows": trials})
+        return
+    typer.echo(dump_study(config))
+    swept = sorted({name for row in trials for name in row if name.startswith("hp.")})
+    columns = [c for c in COLUMNS if any(row.get(c) is not None for row in trials)]
+    print_table(columns + swept, trials)
+
+
+def _overview(folder: Path) -> dict[str, Any]:
+    from ofbnas.config import load_study
+    from ofbnas.table import read_table
+
+    config, table = load_study(folder / "study.yaml"), read_table(folder)
+    best = table["top1"].max() if len(table) else None
+    return {
+        "study": config.name,
+        "folder": str(folder),
+        "model": config.model.name,
+        "trials": len(table),
+        "wanted": config.sweep.n_trials,
+        "failed": int((table["status"] == "failed").sum()),
+        "best_top1": None if best is None or best != best else float(best),
+    }

@@ -1,0 +1,77 @@
+"""Small models and real images for all tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from ofbnas.axes import Axis, Shares, axes
+from ofbnas.config import load_study
+from ofbnas.data import Data, load_data
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / "studies" / "digits.yaml"
+NAME = "vit_tiny_patch16_224"
+KWARGS: dict[str, Any] = {
+    "img_size": 8,
+    "patch_size": 2,
+    "in_chans": 1,
+    "num_classes": 10,
+    "embed_dim": 16,
+    "depth": 2,
+    "num_heads": 4,
+}
+SPACE = {"embed": Shares(0.5, 1, 0.25), "heads": [1, 2, 4], "head_size": Shares(0.25, 1, 0.25), "mlp": [16, 32, 48, 64]}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "average": {"class_token": False, "global_pool": "avg"},
+    "registers": {"reg_tokens": 3, "no_embed_class": True},
+    "layer scale": {"init_values": 0.1},
+    "norm_pre": {"pre_norm": True},
+    "no bias": {"qkv_bias": False},
+}
+
+
+def make(name: str = NAME, **kwargs: Any) -> nn.Module:
+    """A 2-block Vision Transformer in evaluation mode, with weights large enough to matter."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, **KWARGS | kwargs).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(params=[*VARIANTS, "distilled"])
+def any_model(request: pytest.FixtureRequest) -> nn.Module:
+    if request.param == "distilled":
+        return make("deit_tiny_distilled_patch16_224")
+    return make(**VARIANTS[request.param])
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return make()
+
+
+@pytest.fixture
+def model_axes(model: nn.Module) -> list[Axis]:
+    return axes(model, SPACE)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    """A few hundred of the digits."""
+    full = load_data(load_study(DIGITS).data)
+    return replace(full, train=type(full.train)(full.train.images[:320], full.train.labels[:320]))

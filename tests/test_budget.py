@@ -1,0 +1,76 @@
+"""The budget's exact choice, against brute force on made-up axes."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ofbnas.budget import Window, choose, reachable, window_below
+from ofbnas.cost import Cost
+from ofbnas.errors import InputError
+
+
+@st.composite
+def problems(draw):
+    count = draw(st.integers(1, 4))
+    linear = np.array(draw(st.lists(st.integers(0, 9), min_size=count, max_size=count)))
+    quadratic = np.zeros((count, count), dtype=np.int64)
+    for a in range(count):
+        for b in range(a, count):
+            quadratic[a, b] = draw(st.sampled_from([0, 0, 0, 1, 3]))
+    cost = Cost(tuple(f"axis {a}" for a in range(count)), draw(st.integers(0, 50)), linear, quadratic)
+    widths = [np.array(sorted(draw(st.sets(st.integers(1, 20), min_size=1, max_size=5)))) for _ in range(count)]
+    scores = [np.array(draw(st.lists(st.floats(-9, 0), min_size=len(w), max_size=len(w)))) for w in widths]
+    costs = [cost.of(w) for w in product(*widths)]
+    limit = draw(st.integers(min(costs) - 5, max(costs) + 5))
+    return cost, widths, scores, Window(int(limit * draw(st.sampled_from([0.5, 0.9, 0.98]))), limit)
+
+
+def brute_force(cost, widths, scores, window):
+    """The best total score of the architectures in the window, None if there are none."""
+    inside = [
+        sum(score[i] for score, i in zip(scores, picks, strict=True))
+        for picks in product(*(range(len(w)) for w in widths))
+        if window.floor <= cost.of([w[i] for w, i in zip(widths, picks, strict=True)]) <= window.limit
+    ]
+    return max(inside, default=None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems())
+def test_the_choice_is_the_best_in_the_window(problem):
+    cost, widths, scores, window = problem
+    picks, best = choose(cost, widths, scores, window), brute_force(cost, widths, scores, window)
+    assert (picks is None) == (best is None)
+    assert reachable(cost, widths, window) == (best is not None)
+    if picks is not None:
+        assert window.floor <= cost.of([w[i] for w, i in zip(widths, picks, strict=True)]) <= window.limit
+        assert sum(score[i] for score, i in zip(scores, picks, strict=True)) == pytest.approx(best)
+
+
+@settings(max_examples=100, deadline=None)
+@given(problems())
+def test_an_empty_window_is_lowered_to_the_nearest_cost(problem):
+    cost, widths, _, window = problem
+    below = [c for c in (cost.of(w) for w in product(*widths)) if c <= window.limit]
+    if not below:
+        with pytest.raises(InputError, match="out of reach"):
+            window_below(cost, widths, window.limit, 0.02)
+        return
+    found = window_below(cost, widths, window.limit, 0.02)
+    assert found.limit == window.limit
+    assert found.floor == np.ceil(window.limit * 0.98) or found.floor == max(below)
+
+
+def test_many_states_are_merged_but_the_window_is_kept():
+    rng = np.random.default_rng(0)
+    cost = Cost(tuple("abcdefgh"), 0, rng.integers(1_000, 90_000, 8), np.zeros((8, 8), dtype=np.int64))
+    widths = [np.arange(1, 30) for _ in range(8)]
+    scores = [rng.normal(size=29) for _ in range(8)]
+    limit = cost.of([15] * 8)
+    picks = choose(cost, widths, scores, Window(int(0.98 * limit), limit))
+    assert 0.98 * limit <= cost.of([w[i] for w, i in zip(widths, picks, strict=True)]) <= limit

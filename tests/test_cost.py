@@ -1,0 +1,75 @@
+"""The cost model equals torch's own counter and the number of parameters, at any architecture."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from conftest import SPACE, make
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_shrink import shrink
+from torch.utils.flop_counter import FlopCounterMode
+
+from ofbnas.axes import axes
+from ofbnas.cost import cost_of, least_widths, widths_of
+
+
+def counted(model) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.randn(1, 1, 8, 8))
+    return counter.get_total_flops() // 2
+
+
+def test_full_cost_equals_torchs_counter(any_model):
+    model_axes = axes(any_model)
+    assert cost_of(any_model, model_axes, "macs").of(widths_of(model_axes)) == counted(any_model)
+
+
+def test_full_parameters_equal_numel(any_model):
+    model_axes = axes(any_model)
+    params = cost_of(any_model, model_axes, "params").of(widths_of(model_axes))
+    assert params == sum(p.numel() for p in any_model.parameters())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_any_architecture_costs_what_is_counted(data):
+    model = make()
+    model_axes = axes(model, SPACE)
+    kept = {}
+    for axis in model_axes:
+        groups, channels = (data.draw(st.sampled_from(options)) for options in axis.options)
+        rows = torch.arange(groups)[:, None] * axis.size[1]
+        kept[axis.name] = rows + torch.arange(channels)
+    small = shrink(model, model_axes, kept)
+    widths = [kept[axis.name].numel() for axis in model_axes]
+    assert cost_of(model, model_axes, "macs").of(widths) == counted(small)
+    assert cost_of(model, model_axes, "params").of(widths) == sum(p.numel() for p in small.parameters())
+
+
+def test_coefficients_do_not_change_when_units_are_removed(model, model_axes):
+    kept = {"embed": torch.arange(8)[None], "blocks.0.mlp": torch.arange(16)[None]}
+    small = shrink(model, model_axes, kept)
+    for metric in ("macs", "params"):
+        before, after = cost_of(model, model_axes, metric), cost_of(small, axes(small), metric)
+        assert (before.linear == after.linear).all() and (before.quadratic == after.quadratic).all()
+        assert before.constant == after.constant
+
+
+def test_expected_cost_is_the_cost_at_whole_widths_and_differentiable(model, model_axes):
+    cost = cost_of(model, model_axes, "macs")
+    widths = torch.tensor(least_widths(model_axes), dtype=torch.float32, requires_grad=True)
+    expected = cost.expected()(widths)
+    assert expected.item() == cost.of(least_widths(model_axes))
+    expected.backward()
+    assert (widths.grad > 0).all()
+
+
+@pytest.mark.parametrize(("name", "gmacs", "params"), [("deit_small_patch16_224", 4.599, 22_050_664)])
+def test_published_sizes(name, gmacs, params):
+    model = timm.create_model(name)
+    model_axes = axes(model)
+    full = widths_of(model_axes)
+    assert cost_of(model, model_axes, "macs").of(full) / 1e9 == pytest.approx(gmacs, abs=0.001)
+    assert cost_of(model, model_axes, "params").of(full) == params

@@ -1,0 +1,168 @@
+"""A search on real images: inside its budget, reproducible, and led by the data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import KWARGS, NAME, SPACE, make
+
+from ofbnas.axes import axes
+from ofbnas.config import FinetuneConfig, SearchConfig
+from ofbnas.cost import cost_of, widths_of
+from ofbnas.errors import InputError, NotFiniteError
+from ofbnas.finetune import finetune
+from ofbnas.search import search
+from ofbnas.supernet import Supernet
+from ofbnas.training import evaluate, fit
+
+
+def config(**changes) -> SearchConfig:
+    values = {"epochs": 4, "batch_size": 32, "lr": 2e-3, "alpha_lr": 0.1, "budget": {"gmacs_share": 0.5}}
+    return SearchConfig(**values | changes)
+
+
+def run(model, data, seed=0, space=SPACE, **changes):
+    return search(model, data, config(**changes), name=NAME, kwargs=KWARGS, axes=axes(model, space), seed=seed)
+
+
+def full(model, metric="macs"):
+    return cost_of(model, axes(model), metric).of(widths_of(axes(model)))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("metric", ["macs", "params"])
+def test_the_subnet_lies_in_the_budgets_window(model, data, metric, share):
+    name = {"macs": "gmacs_share", "params": "params_share"}[metric]
+    fine = {"embed": range(6, 17), "heads": range(1, 5), "head_size": range(1, 5), "mlp": range(8, 65, 2)}
+    found = run(model, data, space=fine, epochs=2, budget={name: share})
+    cost = getattr(found, metric)
+    assert 0.98 * share * full(model, metric) <= cost <= share * full(model, metric)
+    assert found.note is None
+
+
+def test_a_budget_between_options_says_how_near_it_came(model, data):
+    found = run(model, data, space={"mlp": [16, 64]}, epochs=1, budget={"gmacs_share": 0.9})
+    assert found.macs <= 0.9 * full(model)
+    assert found.note and "no architecture of this space" in found.note
+
+
+def test_the_recorded_cost_is_the_subnets(model, data):
+    found = run(model, data)
+    plain = found.subnet.model
+    assert type(plain) is type(model)
+    assert found.params == sum(p.numel() for p in plain.parameters())
+    assert found.macs == cost_of(plain, axes(plain), "macs").of(widths_of(axes(plain)))
+    assert {a.name: a.size for a in axes(plain)} == found.subnet.architecture.sizes
+
+
+def test_an_impossible_budget_is_refused_before_training_with_what_is_possible(model, data):
+    with pytest.raises(InputError, match=r"out of reach: this search space reaches from [\d,]+ to [\d,]+"):
+        run(model, data, budget={"gmacs_share": 0.01})
+
+
+def test_the_whole_budget_gives_the_parents_sizes(model, data):
+    found = run(model, data, epochs=1, budget={"gmacs_share": 1.0, "tolerance": 0.001})
+    assert found.macs == full(model)
+
+
+def test_the_parent_is_left_as_it_was(model, data):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    run(model, data, epochs=1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any(p.grad is not None for p in model.parameters())
+
+
+def test_the_same_seed_finds_the_same(model, data):
+    first, second = run(model, data, seed=1), run(model, data, seed=1)
+    assert first.subnet.architecture == second.subnet.architecture
+    assert first.history == second.history
+    for name, tensor in first.subnet.model.state_dict().items():
+        assert torch.equal(tensor, second.subnet.model.state_dict()[name]), name
+
+
+def test_another_seed_finds_another(model, data):
+    assert run(model, data, seed=1).history != run(model, data, seed=2).history
+
+
+def test_the_task_moves_the_options(model, data):
+    """Same seed, other labels: without a data term in the decision the architectures would be equal."""
+    torch.manual_seed(0)
+    other = replace(data, train=replace(data.train, labels=(data.train.images[:, 0, 3, 3] > 0).long()))
+    one, two = (run(model, d, epochs=8) for d in (data, other))
+    assert one.subnet.architecture.sizes != two.subnet.architecture.sizes
+
+
+def test_units_lead_back_to_the_parent(model, data):
+    """With nothing learned and nothing masked away, the subnet's weights are the parent's at the recorded units."""
+    frozen = config(epochs=1, lr=1e-12, budget={"gmacs_share": 0.6}, pmim={"weight": 0}, weight_decay=0)
+    found = search(model, data, frozen, name=NAME, kwargs=KWARGS, axes=axes(model, {"mlp": [16, 32]}))
+    for index in range(2):
+        units = found.subnet.units[f"blocks.{index}.mlp"][0]
+        ours = found.subnet.model.blocks[index].mlp.fc2.weight
+        torch.testing.assert_close(ours, model.blocks[index].mlp.fc2.weight[:, units])
+
+
+def test_options_of_one_size_below_the_parents_are_taken(model, data):
+    found = run(model, data, space={"mlp": [32]}, budget={"gmacs_share": 0.9, "tolerance": 0.5})
+    assert found.subnet.architecture.sizes["blocks.0.mlp"] == (1, 32)
+
+
+def test_the_history_follows_the_options_down(model, data):
+    found = run(model, data, epochs=8)
+    left = [sum(axis["options"] for axis in record["axes"]) for record in found.history]
+    assert left == sorted(left, reverse=True) and left[0] > left[-1]
+    weights = [record["importance_weight"] for record in found.history]
+    assert weights == sorted(weights, reverse=True) and weights[-1] == pytest.approx(0.10)
+
+
+def test_an_unfinished_search_still_ends(model, data):
+    found = run(model, data, epochs=1, alpha_lr=1e-9)
+    assert found.forced == 5
+    assert found.macs <= 0.5 * full(model)
+
+
+def test_masked_image_modelling_ends_when_all_is_decided(model, data):
+    found = run(model, data, epochs=8, alpha_lr=1.0)
+    assert found.forced == 0
+    assert {name for name, _ in found.subnet.model.named_parameters()} == {n for n, _ in model.named_parameters()}
+
+
+def test_a_loss_that_is_not_finite_ends_the_search(model, data):
+    with pytest.raises(NotFiniteError, match="learning rate"):
+        run(model, data, lr=1e30, clip_grad=None)
+
+
+def test_finetuning_improves_the_subnet_and_leaves_the_old_one(data):
+    torch.manual_seed(0)
+    model = make()
+    fit(model, data, epochs=6, batch_size=32, lr=3e-3, weight_decay=0.05, warmup=0.1, label_smoothing=0.1,
+        clip_grad=1.0, seed=0)  # fmt: skip
+    found = run(model, data, epochs=2)
+    before = evaluate(found.subnet.model, data.val).top1
+    for distill in (None, {"weight": 0.5, "temperature": 2.0}):
+        settings = FinetuneConfig(epochs=6, lr=3e-3, distill=distill)
+        tuned = finetune(found.subnet, data, settings, teacher=model)
+        assert evaluate(tuned.model, data.val).top1 > before
+        assert tuned.architecture == found.subnet.architecture
+    assert evaluate(found.subnet.model, data.val).top1 == before
+
+
+def test_distillation_without_a_teacher_is_an_error(model, data):
+    found = run(model, data, epochs=1)
+    with pytest.raises(ValueError, match="teacher"):
+        finetune(found.subnet, data, FinetuneConfig(epochs=1, distill={}))
+
+
+def test_evaluation_counts_every_image_once(model, data):
+    outputs = model(data.test.images)
+    top1 = (outputs.argmax(1) == data.test.labels).double().mean().item() * 100
+    for batch_size in (1, 7, 1000):
+        assert evaluate(model, data.test, batch_size).top1 == pytest.approx(top1)
+
+
+def test_supernet_step_trains_all_that_it_should(model, data):
+    supernet = Supernet(model, axes(model, SPACE))
+    supernet(data.train.images[:8]).square().mean().backward()
+    assert not [name for name, p in supernet.trained().items() if p.grad is None]

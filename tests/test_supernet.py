@@ -1,0 +1,167 @@
+"""The supernet is the model: masks scale its weights, and open masks change nothing at all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import SPACE, make
+from torch import nn
+
+from ofbnas.axes import Axis, axes
+from ofbnas.errors import InputError
+from ofbnas.supernet import Supernet
+from ofbnas.tokens import MaskedImageModelling
+
+
+def closed(model: nn.Module, space=SPACE) -> Supernet:
+    """A supernet in the middle of a search: random importance, options and blend."""
+    supernet = Supernet(model, axes(model, space))
+    torch.manual_seed(3)
+    for mask in supernet.masked().values():
+        mask.start_(torch.randn_like(mask.importance), torch.randn_like(mask.logits))
+        mask.blend.fill_(0.4)
+    return supernet
+
+
+def test_open_masks_compute_the_model_bit_for_bit(any_model, images):
+    assert torch.equal(Supernet(any_model)(images), any_model(images))
+
+
+def test_open_masks_leave_the_weights_bit_for_bit(any_model):
+    weights = Supernet(any_model).weights()
+    for name, parameter in any_model.named_parameters():
+        assert torch.equal(weights[name], parameter), name
+
+
+def test_closed_masks_change_the_outputs(any_model, images):
+    assert not torch.allclose(closed(any_model)(images), any_model(images), atol=1e-2)
+
+
+def test_masked_weights_loaded_into_plain_timm_give_the_same_outputs(any_model, images):
+    supernet = closed(any_model)
+    expected = supernet(images).detach()
+    any_model.load_state_dict(supernet.weights())
+    assert torch.equal(any_model(images), expected)
+
+
+def test_fusing_leaves_the_supernet_as_it_is(model, images):
+    supernet = closed(model)
+    expected = supernet(images).detach()
+    assert torch.equal(supernet.fuse()(images), expected)
+    assert torch.equal(supernet(images), expected)
+
+
+def test_masked_weights_equal_masked_activations(model, images):
+    supernet = closed(model)
+    masks = {name: mask().detach() for name, mask in supernet.masked().items()}
+    expected = supernet(images)
+
+    def scale(mask, copies=1):
+        return lambda module, inputs, output: output * mask.flatten().repeat(copies)
+
+    model.patch_embed.register_forward_hook(scale(masks["embed"]))
+    with torch.no_grad():
+        model.pos_embed.mul_(masks["embed"].flatten())
+        model.cls_token.mul_(masks["embed"].flatten())
+    for index, block in enumerate(model.blocks):
+        block.attn.qkv.register_forward_hook(scale(masks[f"blocks.{index}.attn"], copies=3))
+        block.mlp.fc1.register_forward_hook(scale(masks[f"blocks.{index}.mlp"]))
+    torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_residual_path_carries_x_itself(model, images):
+    """With attention and MLP written out of the network, the masked embedding reaches the last norm unchanged."""
+    with torch.no_grad():
+        for block in model.blocks:
+            for layer in (block.attn.proj, block.mlp.fc2):
+                layer.weight.zero_()
+                layer.bias.zero_()
+    supernet = closed(model)
+    features = supernet.passes(images)[0]
+    embedded = supernet.fuse().patch_embed(images) + supernet.weights()["pos_embed"][:, 1:]
+    torch.testing.assert_close(features[:, 1:], model.norm(embedded))
+
+
+@pytest.mark.parametrize("keys", [["embed"], ["heads"], ["head_size"], ["mlp"], ["embed", "mlp"], ["heads", "mlp"]])
+def test_any_subset_of_axes_can_be_searched(model, images, keys):
+    supernet = closed(model, {key: SPACE[key] for key in keys})
+    supernet(images).sum().backward()
+    for name, mask in supernet.masked().items():
+        assert mask.importance.grad.abs().sum() > 0, name
+        assert mask.logits.grad.abs().sum() > 0, name
+
+
+def test_a_mask_entry_of_exactly_zero_works(model, images):
+    supernet = closed(model)
+    with torch.no_grad():
+        for mask in supernet.masked().values():
+            mask.blend.zero_()
+            mask.logits.fill_(-1e4)
+            mask.logits[0, 0] = 0
+    assert all((mask() == 0).any() for mask in supernet.masked().values())
+    loss = supernet(images).square().sum()
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in supernet.parameters())
+
+
+def test_one_head_can_be_searched(images):
+    supernet = closed(make(num_heads=1), {"heads": [1], "head_size": [4, 8, 16]})
+    supernet(images).sum().backward()
+    assert list(supernet.masked()) == ["blocks.0.attn", "blocks.1.attn"]
+
+
+def test_hidden_patches_keep_their_position(model, images):
+    supernet = Supernet(model, pmim=MaskedImageModelling(model))
+    hidden = torch.ones(3, 16, dtype=torch.bool)
+    features = supernet.passes(images, hidden)[0][:, 1:]
+    assert torch.allclose(features[0], features[1]), "all patches hidden: images cannot differ"
+    assert features[0].std(0).min() > 1e-3, "but patches do, by their position"
+
+
+def test_hidden_patches_are_those_asked_for(model, images):
+    supernet = Supernet(model, pmim=MaskedImageModelling(model))
+    hidden = torch.zeros(3, 16, dtype=torch.bool)
+    hidden[0, :8] = True  # the upper half
+    changed = images.clone()
+    changed[:, :, :4] += 1
+    same = [torch.equal(a, b) for a, b in zip(*(supernet.passes(x, hidden)[1] for x in (images, changed)), strict=True)]
+    assert same == [True, False, False]
+
+
+def test_no_hook_stays_behind(model, images):
+    supernet = Supernet(model, pmim=MaskedImageModelling(model))
+    supernet.passes(images, torch.ones(3, 16, dtype=torch.bool))
+    assert not model.patch_embed._forward_hooks
+    assert torch.equal(supernet(images), model(images))
+
+
+def test_gradient_checkpointing_is_refused(model):
+    model.set_grad_checkpointing(True)
+    with pytest.raises(InputError, match="set_grad_checkpointing"):
+        Supernet(model)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "unbound"),
+    [({"qk_norm": True}, "attn.q_norm.weight"), ({"class_token": False, "global_pool": "map"}, "attn_pool.latent")],
+)
+def test_tensors_without_an_axis_are_refused_by_name(kwargs, unbound):
+    with pytest.raises(InputError, match=unbound):
+        axes(make(**kwargs))
+
+
+def test_other_families_are_refused_by_name():
+    with pytest.raises(InputError, match="Linear cannot be searched"):
+        axes(nn.Linear(2, 2))
+
+
+def test_options_beyond_the_model_are_refused(model):
+    with pytest.raises(InputError, match=r"mlp the sizes \[65\].* has 64"):
+        axes(model, {"mlp": [65]})
+
+
+def test_axes_are_named_as_timm_names_modules(model_axes: list[Axis]):
+    assert [axis.name for axis in model_axes] == [
+        "embed", "blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp",
+    ]  # fmt: skip
