@@ -12,10 +12,12 @@ import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     PositiveFloat,
     PositiveInt,
     StrictInt,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -224,7 +226,14 @@ class RangeConfig(Section):
         return self
 
 
-Sizes = RangeConfig | Annotated[list[PositiveInt], Field(min_length=1)]
+def _kind_of_sizes(value: Any) -> str:
+    return "list" if isinstance(value, list) else "shares"
+
+
+Sizes = Annotated[
+    Annotated[RangeConfig, Tag("shares")] | Annotated[list[PositiveInt], Field(min_length=1), Tag("list")],
+    Discriminator(_kind_of_sizes),
+]
 
 
 class SpaceConfig(Section):
@@ -289,13 +298,27 @@ class ChoiceParam(Section):
         return list(self.choices)
 
 
+def _kind_of_param(value: Any) -> str:
+    """Which of the three a swept field's range is, so that only its own mistakes are told."""
+    given = value if isinstance(value, dict) else dict(value) if isinstance(value, BaseModel) else {}
+    if "choices" in given:
+        return "choices"
+    return "int" if isinstance(given.get("low"), int) and isinstance(given.get("high"), int) else "float"
+
+
+Param = Annotated[
+    Annotated[IntParam, Tag("int")] | Annotated[FloatParam, Tag("float")] | Annotated[ChoiceParam, Tag("choices")],
+    Discriminator(_kind_of_param),
+]
+
+
 class SweepConfig(Section):
     """What the study tries."""
 
     n_trials: PositiveInt
     sampler: Literal["tpe", "nsga2", "random", "qmc"] = "tpe"
     """A sampler of Optuna's."""
-    params: dict[str, IntParam | FloatParam | ChoiceParam] = {}
+    params: dict[str, Param] = {}
     """Swept fields of the study by dotted name."""
 
 
@@ -384,7 +407,10 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> StudyConfig:
         name, equals, value = setting.partition("=")
         if not equals:
             raise InputError(f"--set {setting}: expected FIELD=VALUE, for example --set search.epochs=5")
-        set_value(tree, name, yaml.safe_load(value))
+        try:
+            set_value(tree, name, yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise InputError(f"--set {setting}: no valid YAML after the equals sign") from None
     try:
         study = StudyConfig.model_validate(tree)
     except ValidationError as error:
@@ -402,7 +428,7 @@ def load_space(path: Path) -> SpaceConfig:
     try:
         return SpaceConfig.model_validate(tree)
     except ValidationError as error:
-        raise InputError(f"{path}{_first_error(error, tree, lines)}") from None
+        raise InputError(f"{path}{_first_error(error, tree, lines, SpaceConfig)}") from None
 
 
 def dump_study(study: StudyConfig) -> str:
@@ -485,7 +511,10 @@ def _key_lines(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[tuple[
 
 
 def _first_error(
-    error: ValidationError, tree: Mapping[str, Any], lines: Mapping[tuple[str, ...], int] | None = None
+    error: ValidationError,
+    tree: Mapping[str, Any],
+    lines: Mapping[tuple[str, ...], int] | None = None,
+    root: type[BaseModel] = StudyConfig,
 ) -> str:
     """A validation error in one line: where, what was given, what was expected."""
     details = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
@@ -496,7 +525,7 @@ def _first_error(
         where = f" line {line}: " if line else ": "
     name = ".".join(path)
     if details["type"] == "extra_forbidden":
-        return f"{where}unknown key {name}{_nearest(path)}"
+        return f"{where}unknown key {name}{_nearest(path, root)}"
     if details["type"] == "missing":
         return f"{where}{name} is missing"
     if details["type"] == "value_error":
@@ -517,19 +546,20 @@ def _keys_only(loc: Sequence[str | int], tree: Any) -> tuple[str, ...]:
     return tuple(path)
 
 
-def _nearest(path: Sequence[str]) -> str:
+def _nearest(path: Sequence[str], root: type[BaseModel]) -> str:
     """A hint at the known key nearest to the last of the path."""
-    section: type[BaseModel] | None = StudyConfig
+    sections = {root}
     for key in path[:-1]:
-        section = _section_of(section, key)
-    known = list(section.model_fields) if section else list(SpaceConfig.model_fields)
+        fields = [section.model_fields[key] for section in sections if key in section.model_fields]
+        sections = {found for field in fields for found in _sections_in(field.annotation)} or sections
+    known = sorted({field for section in sections for field in section.model_fields})
     near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else f"; expected some of {', '.join(known)}"
 
 
-def _section_of(section: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
-    field = section.model_fields.get(key) if section else None
-    if field is None:
-        return None
-    candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that a field's type allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _sections_in(part)

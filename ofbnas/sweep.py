@@ -63,10 +63,11 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a study ended: trials that have a row, before and after it, and trials wanted."""
+    """How a run of a study ended: trials that have a row, before and after it, failed ones, and trials wanted."""
 
     before: int
     done: int
+    failed: int
     wanted: int
 
 
@@ -99,11 +100,12 @@ def storage_of(folder: Path) -> JournalStorage:
 
 
 def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View) -> Outcome:
+    before, wanted = num_done(folder), config.sweep.n_trials
+    if before >= wanted and not _left_running(config, folder):
+        return _outcome(folder, before, wanted)
     search = StudySearch(config, folder)
-    wanted = config.sweep.n_trials
-    before = search.num_done()
     if before >= wanted:
-        return Outcome(before, before, wanted)
+        return _outcome(folder, before, wanted)
     (folder / "study.yaml").write_text(_header() + dump_study(config), encoding="utf-8")
     epochs = config.pretrain.epochs if config.pretrain else 0
     parent = trained_parent(config, data, on_epoch=lambda epoch, _: view.parent(epoch, epochs))
@@ -136,7 +138,12 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View) -> Out
         )
         tuner.fit()
     shutil.rmtree(folder / ".tune", ignore_errors=True)
-    return Outcome(before, search.num_done(), wanted)
+    return _outcome(folder, before, wanted)
+
+
+def _outcome(folder: Path, before: int, wanted: int) -> Outcome:
+    status = table.read_table(folder)["status"]
+    return Outcome(before, len(status), int((status == "failed").sum()), wanted)
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
@@ -159,7 +166,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         self.folder, self.space = folder, space_of_params(config.sweep)
         self.numbers: dict[str, int] = {}
         self.study: optuna.Study = self._ot_study
-        self.study.set_metric_names(self.metric)
+        if self.study.metric_names is None:
+            self.study.set_metric_names(self.metric)
         # Another seed on each start: the same one would draw the same values again.
         self.study.sampler = sampler_of(config.sweep, config.seed + len(self.study.get_trials(deepcopy=False)))
         self.left_running = self._reconcile(config)
@@ -180,10 +188,6 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
     def save(self, checkpoint_path: str) -> None:
         """Leave an empty snapshot: the journal has everything."""
         Path(checkpoint_path).touch()
-
-    def num_done(self) -> int:
-        """Trials that have a row."""
-        return len(list((self.folder / table.FOLDER).glob("trial-*.parquet")))
 
     def _tell(self, number: int, row: Mapping[str, Any] | None) -> None:
         values = [row[metric] for metric in self.metric] if row and row["status"] == "complete" else None
@@ -232,6 +236,17 @@ def space_of_params(sweep: SweepConfig) -> dict[str, BaseDistribution]:
         else:
             space[name] = FloatDistribution(param.low, param.high, log=param.log, step=param.step)
     return space
+
+
+def num_done(folder: Path) -> int:
+    """Trials that have a row."""
+    return len(list((folder / table.FOLDER).glob("trial-*.parquet")))
+
+
+def _left_running(config: StudyConfig, folder: Path) -> bool:
+    """Whether Optuna still has trials as running."""
+    study = optuna.load_study(study_name=config.name, storage=storage_of(folder))
+    return any(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False))
 
 
 def read_row(folder: Path, trial: int) -> dict[str, Any] | None:

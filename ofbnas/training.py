@@ -205,7 +205,7 @@ class Mean:
         means = {name: float(value) / self.count for name, value in self.sums.items()}
         self.sums, self.count = {}, 0
         if odd := [f"{name} is {value}" for name, value in means.items() if not abs(value) < float("inf")]:
-            raise NotFiniteError(f"{where}: {', '.join(odd)}; a lower learning rate may help")
+            raise NotFiniteError(f"{where}: {odd[0]}; a lower learning rate may help")
         return means
 
 

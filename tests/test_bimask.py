@@ -13,9 +13,7 @@ from ofbnas.bimask import BiMask
 @st.composite
 def masks(draw):
     groups, channels = draw(st.integers(1, 4)), draw(st.integers(1, 6))
-    options = tuple(
-        tuple(sorted(draw(st.sets(st.integers(1, most), min_size=1)))) for most in (groups, channels)
-    )
+    options = tuple(tuple(sorted(draw(st.sets(st.integers(1, most), min_size=1)))) for most in (groups, channels))
     mask = BiMask((groups, channels), options)
     torch.manual_seed(draw(st.integers(0, 1000)))
     mask.start_(torch.randn_like(mask.importance), torch.randn_like(mask.logits))

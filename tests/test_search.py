@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
-from conftest import KWARGS, NAME, SPACE, make
+from conftest import KWARGS, NAME, SPACE
 
 from ofbnas.axes import axes
 from ofbnas.config import FinetuneConfig, SearchConfig
@@ -136,9 +137,9 @@ def test_a_loss_that_is_not_finite_ends_the_search(model, data):
 
 def test_finetuning_improves_the_subnet_and_leaves_the_old_one(data):
     torch.manual_seed(0)
-    model = make()
-    fit(model, data, epochs=6, batch_size=32, lr=3e-3, weight_decay=0.05, warmup=0.1, label_smoothing=0.1,
-        clip_grad=1.0, seed=0)  # fmt: skip
+    model = timm.create_model(NAME, **KWARGS | {"patch_size": 4, "class_token": False, "global_pool": "avg"})
+    training = {"batch_size": 32, "weight_decay": 0.05, "warmup": 0.1, "label_smoothing": 0.1, "clip_grad": 1.0}
+    fit(model, data, epochs=15, lr=5e-3, seed=0, **training)
     found = run(model, data, epochs=2)
     before = evaluate(found.subnet.model, data.val).top1
     for distill in (None, {"weight": 0.5, "temperature": 2.0}):

@@ -85,7 +85,9 @@ def test_bindings_are_those_of_torch_prunings_dependency_graph(model, model_axes
         roots |= {f"blocks.{index}.mlp": block.mlp.fc1, f"blocks.{index}.attn": block.attn.qkv}
     for axis in model_axes:
         root = roots[axis.name]
-        prune = torch_pruning.prune_conv_out_channels if axis.name == "embed" else torch_pruning.prune_linear_out_channels
+        prune = (
+            torch_pruning.prune_conv_out_channels if axis.name == "embed" else torch_pruning.prune_linear_out_channels
+        )
         group = graph.get_pruning_group(root, prune, idxs=list(range(root.weight.shape[0])))
         theirs = {names[dependency.target.module] for dependency, _ in group if dependency.target.module in names}
         theirs = {name for name in theirs if name and list(model.get_submodule(name).parameters(recurse=False))}

@@ -142,7 +142,8 @@ class LiveView(PlainView):
             f"   {self.done} of {self.wanted} trials{failed}   {elapsed}, {self.left()}",
         )
         running = "   ".join(f"trial {trial}: {state}" for trial, state in sorted(self.running.items()))
-        bar = ProgressBar(total=self.wanted, completed=self.done, width=60)
+        bar = Table.grid()
+        bar.add_row(ProgressBar(total=self.wanted, completed=self.done, width=60))
         return Group(head, bar, Text(running or "waiting for Ray", style="dim"), self._front_table())
 
     def _front_table(self) -> RenderableType:

@@ -64,6 +64,9 @@ def run(
             err=True,
         )
         raise typer.Exit(130)
+    if outcome.failed == outcome.done:
+        typer.echo(f"every trial failed; `ofbnas study show {folder}` has the reasons", err=True)
+        raise typer.Exit(1)
 
 
 @app.command("list")

@@ -1,0 +1,201 @@
+"""The table keeps types, order and columns it does not know; front and hypervolume against brute force."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ofbnas.errors import InputError
+from ofbnas.front import front, hypervolume, reference_point
+from ofbnas.table import SCHEMA, find, home, nested, next_trial, read_table, to_records, write_history, write_row
+
+
+def row(trial: int, **values):
+    return {
+        "study": "s",
+        "trial": trial,
+        "status": "complete",
+        "arch_id": f"{trial:012x}",
+        "model": "vit",
+        "model_kwargs": "{}",
+        "gmacs": 1.0 + trial,
+        "params": 10**9 + trial,
+        "top1": 50.0 + trial,
+        "val_top1": 40.0,
+        "architecture": {"embed": [48], "blocks": [{"heads": 2, "head_size": 8, "mlp": 64}]},
+        "finished_at": datetime(2026, 11, 21, tzinfo=UTC),
+        "hp.search.lr": 0.5,
+        **values,
+    }
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    for trial in (3, 1, 2):
+        write_row(tmp_path, row(trial))
+    table = read_table(tmp_path)
+    assert table["trial"].tolist() == [1, 2, 3]
+    first = to_records(table)[0]
+    for name, value in row(1).items():
+        assert first[name] == value or name == "finished_at"
+    assert table["finished_at"][0] == datetime(2026, 11, 21, tzinfo=UTC)
+    assert first["latency_ms"] is None, "what was not measured is null"
+
+
+def test_whole_numbers_stay_whole_beside_missing_ones(tmp_path):
+    write_row(tmp_path, row(0))
+    write_row(tmp_path, row(1, params=None, status="failed", reason="x", top1=None))
+    table = read_table(tmp_path)
+    assert table["params"].dtype == pd.Int64Dtype()
+    assert to_records(table)[1]["params"] is None
+
+
+def test_trials_with_other_swept_fields_share_a_table(tmp_path):
+    write_row(tmp_path, row(0))
+    write_row(tmp_path, {k: v for k, v in row(1).items() if k != "hp.search.lr"} | {"hp.other": "a"})
+    table = read_table(tmp_path)
+    assert to_records(table)[0]["hp.other"] is None and to_records(table)[1]["hp.search.lr"] is None
+
+
+def test_columns_of_a_newer_version_are_kept(tmp_path):
+    file = write_row(tmp_path, row(0))
+    newer = pq.read_table(file).append_column("joules", pa.array([7.0]))
+    pq.write_table(newer.replace_schema_metadata({"ofbnas_schema": "9"}), file)
+    assert read_table(tmp_path)["joules"].tolist() == [7.0]
+
+
+def test_columns_that_do_not_exist_cannot_be_written(tmp_path):
+    with pytest.raises(ValueError, match="no column acuracy"):
+        write_row(tmp_path, row(0, acuracy=1))
+
+
+def test_plain_pandas_reads_the_folder(tmp_path):
+    write_row(tmp_path, row(0))
+    assert pd.read_parquet(tmp_path / "architectures")["arch_id"].tolist() == ["0" * 12]
+
+
+def test_the_schemas_version_is_in_the_file(tmp_path):
+    assert pq.read_schema(write_row(tmp_path, row(0))).metadata[b"ofbnas_schema"] == b"1"
+
+
+def test_half_written_files_are_not_seen(tmp_path):
+    file = write_row(tmp_path, row(0))
+    (file.parent / ".writing-abc").write_bytes(file.read_bytes()[:100])
+    assert len(read_table(tmp_path)) == 1
+    assert not list(file.parent.glob("*.tmp"))
+
+
+def test_history_has_a_row_per_beat(tmp_path):
+    record = {"epoch": 1, "step": 5, "task": 2.0, "axes": [{"axis": "embed", "groups": 1, "channels": 8, "options": 2}]}
+    write_history(tmp_path, 4, [record, record | {"step": 9}])
+    history = pd.read_parquet(tmp_path / "history")
+    assert history["step"].tolist() == [5, 9] and set(history["trial"]) == {4}
+    assert history["axes"][0][0]["options"] == 2
+
+
+def damaged(tmp_path: Path) -> dict[str, Path]:
+    text, other, foreign = (tmp_path / f"{name}.parquet" for name in ("text", "other", "foreign"))
+    text.write_text("no parquet")
+    pd.DataFrame({"a": [1]}).to_parquet(other)
+    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({"ofbnas_schema": "1"}), foreign)
+    return {
+        "no Parquet file": text,
+        "no architecture table": other,
+        "without the columns study, trial": foreign,
+        "no such file or folder": tmp_path / "none",
+        "holds no architecture table": tmp_path / "empty",
+    }
+
+
+@pytest.mark.parametrize("message", damaged(Path("/tmp")))
+def test_what_is_no_table_is_refused(tmp_path, message):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=message):
+        read_table(damaged(tmp_path)[message])
+
+
+def test_an_architecture_is_found_by_the_beginning_of_its_id(tmp_path):
+    for trial, arch_id, val in ((0, "aab0", 1.0), (1, "aac0", 2.0), (2, "aac0", 3.0)):
+        write_row(tmp_path, row(trial, arch_id=arch_id, val_top1=val))
+    table = read_table(tmp_path)
+    assert find(table, "aac")["trial"] == 2, "the better of two trials"
+    for odd, message in (("aa", "2 architectures"), ("b", "no architecture"), ("", "no architecture")):
+        with pytest.raises(InputError, match=message):
+            find(table, odd)
+
+
+def test_weights_are_relative_to_the_studys_folder(tmp_path):
+    file = write_row(tmp_path, row(0))
+    assert home(tmp_path) == home(tmp_path / "architectures") == home(file) == tmp_path
+
+
+def test_trial_numbers_go_on(tmp_path):
+    assert next_trial(tmp_path) == 0
+    write_row(tmp_path, row(41))
+    assert next_trial(tmp_path) == 42
+
+
+def test_sizes_are_nested_by_block():
+    sizes = {"embed": (1, 48), "blocks.0.attn": (2, 8), "blocks.0.mlp": (1, 64), "blocks.1.mlp": (1, 32)}
+    kinds = {name: name.rpartition(".")[2] for name in sizes}
+    assert nested(sizes, kinds) == {
+        "embed": [48],
+        "blocks": [{"heads": 2, "head_size": 8, "mlp": 64}, {"mlp": 32}],
+    }
+
+
+points = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12)
+
+
+def frame(pairs) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"arch_id": [f"{i}" for i in range(len(pairs))], "gmacs": [p[0] for p in pairs], "top1": [p[1] for p in pairs]}
+    ).astype({"gmacs": float, "top1": float})
+
+
+@settings(max_examples=100, deadline=None)
+@given(points)
+def test_the_front_is_that_of_brute_force_in_any_order(pairs):
+    expected = sorted({p for p in pairs if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in pairs)})
+    for order in (pairs, pairs[::-1], pairs * 2):
+        best = front(frame(order))
+        assert list(zip(best["gmacs"], best["top1"], strict=True)) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(points)
+def test_the_hypervolume_is_the_area_that_is_dominated(pairs):
+    cells = sum(any(x <= column and y > r for x, y in pairs) for column in range(10) for r in range(9))
+    assert hypervolume(frame(pairs), ref=(10.0, 0.0)).value == pytest.approx(cells)
+
+
+def test_failed_rows_are_not_on_the_front():
+    table = frame([(1, 5), (2, 6)])
+    table.loc[0, "top1"] = np.nan
+    assert front(table)["gmacs"].tolist() == [2]
+    assert front(table.iloc[:1]).empty
+
+
+def test_columns_that_cannot_be_compared_are_refused():
+    with pytest.raises(InputError, match="column seed cannot be compared.* gmacs"):
+        front(frame([(1, 1)]), x="seed")
+
+
+def test_the_reference_point_is_the_parent():
+    table = frame([(1, 5), (2, 6)]).assign(parent_gmacs=4.0)
+    assert reference_point(table) == (4.0, 0.0)
+    volume = hypervolume(table, ref=reference_point(table))
+    assert volume.value == pytest.approx(3 * 5 + 2 * 1) and volume.share == pytest.approx(17 / 400)
+
+
+def test_the_schema_has_no_column_twice():
+    assert len(set(SCHEMA.names)) == len(SCHEMA.names)
+    assert json.dumps(SCHEMA.names)
