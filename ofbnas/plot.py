@@ -66,7 +66,7 @@ def _picture(tables: Mapping[str, pd.DataFrame], fronts: Mapping[str, pd.DataFra
         color = COLORS[index % len(COLORS)]
         rows = table.dropna(subset=[x, y])
         name = label if len(tables) > 1 else "front"
-        plot.scatter(rows[x], rows[y], s=14, color=color, alpha=0.3, linewidths=0, label=None)
+        plot.scatter(rows[x], rows[y], s=14, color=color, alpha=0.3, linewidths=0, label=f"{name}, other trials")
         plot.step(fronts[label][x], fronts[label][y], where="post", color=color, linewidth=1.2)
         plot.plot(fronts[label][x], fronts[label][y], "o", color=color, markersize=4.5, label=name)
         if (parent := _parent(table, x, y)) is not None:

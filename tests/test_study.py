@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -152,7 +151,7 @@ def test_failing_trials_are_rows_with_a_reason_and_the_others_go_on(tmp_path):
     bad = table["hp.search.lr"] == 1e30
     assert 0 < bad.sum() < 6
     assert (table["status"] == bad.map({True: "failed", False: "complete"})).all()
-    assert table["reason"][bad].str.contains("NotFiniteError: .* is (nan|inf)").all()
+    assert table["reason"][bad].str.contains("NotFiniteError: .* is (?:nan|inf)").all()
     states = [t.state.name for t in trials(tmp_path / "out")]
     assert states == bad.map({True: "FAIL", False: "COMPLETE"}).tolist()
     assert "trial" in (tmp_path / "out" / "study.log").read_text()
@@ -196,4 +195,3 @@ def test_a_study_is_extended_by_more_trials(tmp_path):
     assert done.returncode == 0, done.stderr
     shares = ofbnas.read_table(out)["hp.search.budget.gmacs_share"]
     assert len(shares) == 2 and shares[0] != shares[1], "a sampler started again does not repeat itself"
-    assert sys.executable
