@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ofbnas.config import DataConfig
 from ofbnas.errors import InputError
 
 FASHION_MNIST_FILES = {
@@ -110,19 +109,39 @@ def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) 
     return images[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def load_data(config: DataConfig) -> Data:
-    """The data set of a configuration.
+def load_data(
+    name: str,
+    *,
+    path: Path | None = None,
+    val_share: float = 0.15,
+    test_share: float = 0.2,
+    split_seed: int = 0,
+    shift: int = 0,
+    flip: bool = False,
+) -> Data:
+    """A data set by name.
+
+    Args:
+        name: "digits" or "fashion_mnist".
+        path: Folder of its files; digits has none.
+        val_share: Share of the training images set aside for validation, stratified by class.
+        test_share: Share of all images set aside for testing, where the data set has no test split of its own.
+        split_seed: Seed of both splits.
+        shift: Training images are moved by up to this many pixels each way.
+        flip: Training images are mirrored half of the time.
 
     Raises:
-        InputError: Its files are missing or damaged.
+        InputError: The name is unknown, or files are missing or damaged.
     """
-    if config.name == "digits":
-        data = digits(val_share=config.val_share, test_share=config.test_share, split_seed=config.split_seed)
-    elif config.path is None:
-        raise InputError(f"data.path is missing: {config.name} needs the folder of its files")
+    if name not in KNOWN:
+        raise InputError(f"data set {name} is unknown, expected one of {', '.join(KNOWN)}")
+    if name == "digits":
+        data = digits(val_share=val_share, test_share=test_share, split_seed=split_seed)
+    elif path is None:
+        raise InputError(f"data.path is missing: {name} needs the folder of its files")
     else:
-        data = fashion_mnist(config.path, val_share=config.val_share, split_seed=config.split_seed)
-    return replace(data, shift=config.shift, flip=config.flip)
+        data = fashion_mnist(path, val_share=val_share, split_seed=split_seed)
+    return replace(data, shift=shift, flip=flip)
 
 
 def digits(*, val_share: float, test_share: float, split_seed: int) -> Data:

@@ -65,21 +65,16 @@ def _picture(tables: Mapping[str, pd.DataFrame], fronts: Mapping[str, pd.DataFra
     for index, (label, table) in enumerate(tables.items()):
         color = COLORS[index % len(COLORS)]
         rows = table.dropna(subset=[x, y])
-        name = label if len(tables) > 1 else "front"
-        plot.scatter(rows[x], rows[y], s=14, color=color, alpha=0.3, linewidths=0, label=f"{name}, other trials")
+        name, of = (label, f" of {label}") if len(tables) > 1 else ("front", "")
+        plot.scatter(rows[x], rows[y], s=14, color=color, alpha=0.3, linewidths=0)
         plot.step(fronts[label][x], fronts[label][y], where="post", color=color, linewidth=1.2)
         plot.plot(fronts[label][x], fronts[label][y], "o", color=color, markersize=4.5, label=name)
         if (parent := _parent(table, x, y)) is not None:
-            plot.plot(
-                *parent,
-                "*",
-                color=color,
-                markersize=10,
-                markeredgewidth=0,
-                label=f"parent{'' if len(tables) == 1 else ' of ' + label}",
-            )
+            plot.plot(*parent, "*", color=color, markersize=10, markeredgewidth=0, label=f"parent{of}")
     plot.set_xlabel(LABELS[x])
     plot.set_ylabel(LABELS[y])
+    plot.locator_params(axis="x", nbins=6)
+    plot.ticklabel_format(axis="x", scilimits=(-3, 5), useMathText=True)
     plot.grid(visible=True, color="#dddddd", linewidth=0.5)
     plot.set_axisbelow(True)
     plot.spines[["top", "right"]].set_visible(False)
@@ -89,7 +84,8 @@ def _picture(tables: Mapping[str, pd.DataFrame], fronts: Mapping[str, pd.DataFra
 
 def _page(tables: Mapping[str, pd.DataFrame], fronts: Mapping[str, pd.DataFrame], out: Path, x: str, y: str) -> None:
     graphs = _need("plotly.graph_objects")
-    figure = graphs.Figure(layout={"template": "plotly_white", "xaxis_title": LABELS[x], "yaxis_title": LABELS[y]})
+    layout = {"template": "plotly_white", "xaxis_title": LABELS[x], "yaxis_title": LABELS[y]}
+    figure = graphs.Figure(layout=layout | {"xaxis_exponentformat": "power", "yaxis_tickformat": ".2f"})
     for index, (label, table) in enumerate(tables.items()):
         color = COLORS[index % len(COLORS)]
         rows = table.dropna(subset=[x, y])

@@ -85,7 +85,7 @@ def run_study(config: StudyConfig, folder: Path, view: View) -> Outcome:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_folder(config, folder)
     _check_reach(config)
-    data = load_data(config.data)
+    data = load_data(**config.data.model_dump())
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(str(folder / ".lock"), timeout=0), _log_to(folder / "study.log"):
@@ -272,7 +272,7 @@ def _trainable(config: dict[str, Any], study: str, folder: str, parent: Mapping[
     place = Path(folder)
     with _log_to(place / "study.log"):
         try:
-            data = load_data(values.data).to(device)
+            data = load_data(**values.data.model_dump()).to(device)
             run_trial(values, config["params"], config["trial"], place, data, parent, report)
         except Exception as error:  # whatever a trial dies of is its row's reason, and the others go on
             log.exception("trial %d failed", config["trial"])

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from ofbnas.axes import Axis, Shares, axes
-from ofbnas.config import load_study
 from ofbnas.data import Data, load_data
 
 ROOT = Path(__file__).parent.parent
@@ -73,5 +72,5 @@ def images() -> torch.Tensor:
 @pytest.fixture(scope="session")
 def data() -> Data:
     """A few hundred of the digits."""
-    full = load_data(load_study(DIGITS).data)
+    full = load_data("digits", shift=1)
     return replace(full, train=type(full.train)(full.train.images[:320], full.train.labels[:320]))

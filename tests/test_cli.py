@@ -248,3 +248,11 @@ def test_the_readme_names_only_commands_that_exist():
     for noun, verb in commands:
         words = [noun, verb] if noun in ("study", "front", "arch", "space") else [noun]
         assert ofbnas(*words, "--help").returncode == 0, words
+
+
+def test_the_readmes_search_runs_as_it_stands():
+    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
+    code = next(block.split("```")[0] for block in blocks if "SearchConfig" in block)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "'embed'" in done.stdout and "top1" in done.stdout

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from ofbnas.config import DataConfig
 from ofbnas.data import FASHION_MNIST_FILES, augment, load_data, read_idx
 from ofbnas.errors import InputError
 
 
 def test_digits_are_split_by_seed_and_stratified():
-    config = DataConfig(name="digits")
-    data, again, other = load_data(config), load_data(config), load_data(config.model_copy(update={"split_seed": 1}))
+    data, again, other = load_data("digits"), load_data("digits"), load_data("digits", split_seed=1)
     assert len(data.train) + len(data.val) + len(data.test) == 1797
     assert torch.equal(data.test.images, again.test.images)
     assert not torch.equal(data.test.labels, other.test.labels)
@@ -25,19 +23,19 @@ def test_digits_are_split_by_seed_and_stratified():
 
 
 def test_splits_share_no_image():
-    data = load_data(DataConfig(name="digits"))
+    data = load_data("digits")
     rows = [{tuple(image.flatten().tolist()) for image in s.images} for s in (data.train, data.val, data.test)]
     assert not rows[0] & rows[2] and not rows[1] & rows[2]
 
 
 def test_training_images_are_normalised():
-    images = load_data(DataConfig(name="digits")).train.images
+    images = load_data("digits").train.images
     assert images.mean().abs() < 1e-5
     assert images.std() == pytest.approx(1, abs=1e-3)
 
 
 def test_an_epoch_has_its_own_order_which_comes_back():
-    data = load_data(DataConfig(name="digits", shift=1))
+    data = load_data("digits", shift=1)
     first, again, second = (list(data.shuffled(64, 0, epoch)) for epoch in (0, 0, 1))
     assert len(first) == data.num_batches(64) == 1221 // 64
     assert all(torch.equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
@@ -74,7 +72,7 @@ def test_fashion_mnist_is_read_from_its_files(tmp_path):
         count = {"train": 200, "t10k": 50}[split]
         array = rng.integers(0, 256, (count, 28, 28)) if part == "images-idx3" else np.arange(count) % 10
         write_idx(tmp_path / name, array)
-    data = load_data(DataConfig(name="fashion_mnist", path=tmp_path, val_share=0.1))
+    data = load_data("fashion_mnist", path=tmp_path, val_share=0.1)
     assert [len(s) for s in (data.train, data.val, data.test)] == [180, 20, 50]
     assert data.test.labels.tolist() == [i % 10 for i in range(50)]
     assert data.train.images.shape == (180, 1, 28, 28)
@@ -82,7 +80,7 @@ def test_fashion_mnist_is_read_from_its_files(tmp_path):
 
 def test_a_missing_folder_names_the_files_it_should_have(tmp_path):
     with pytest.raises(InputError, match=r"no such file.*train-images-idx3-ubyte\.gz.*dataset-fashion-mnist"):
-        load_data(DataConfig(name="fashion_mnist", path=tmp_path / "nowhere"))
+        load_data("fashion_mnist", path=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("content", [b"", b"no gzip at all", gzip.compress(b"\x00\x00\x0d\x01"), "short"])
@@ -94,3 +92,8 @@ def test_damaged_files_are_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError, match="IDX|its header promises an array"):
         read_idx(path)
+
+
+def test_unknown_data_sets_are_named():
+    with pytest.raises(InputError, match="cifar is unknown, expected one of digits, fashion_mnist"):
+        load_data("cifar")

@@ -30,7 +30,7 @@ def evaluate(
         raise InputError(f"{folder}: is no study's folder; expected one with study.yaml, which names the test images")
     row = find(read_table(folder), arch)
     model = load_subnet(folder, row["arch_id"])
-    accuracy = measure(model, load_data(load_study(folder / "study.yaml").data).test)
+    accuracy = measure(model, load_data(**load_study(folder / "study.yaml").data.model_dump()).test)
     found = {
         "arch_id": row["arch_id"],
         "top1": accuracy.top1,

@@ -32,7 +32,7 @@ def search(
 
     config = load_study(study, settings or ())
     folder = output or Path("runs") / f"{config.name}-search"
-    data = load_data(config.data)
+    data = load_data(**config.data.model_dump())
 
     def say(phase: str, epoch: int, epochs: int) -> None:
         typer.echo(f"{phase}: epoch {epoch} of {epochs}", err=True)
