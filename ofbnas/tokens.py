@@ -97,11 +97,11 @@ def local_norm(images: Tensor, window: int) -> Tensor:
         window: Odd side of the window, pixels; what lies outside the image does not count.
     """
 
-    def mean_around(x: Tensor) -> Tensor:
-        return nn.functional.avg_pool2d(x, window, stride=1, padding=window // 2, count_include_pad=False)
+    def mean_around(x: Tensor, outside_counts: bool = False) -> Tensor:
+        rows = nn.functional.avg_pool2d(x, (window, 1), 1, (window // 2, 0), count_include_pad=outside_counts)
+        return nn.functional.avg_pool2d(rows, (1, window), 1, (0, window // 2), count_include_pad=outside_counts)
 
-    inside = nn.functional.avg_pool2d(torch.ones_like(images[:1, :1]), window, stride=1, padding=window // 2)
-    count = inside * window**2
+    count = mean_around(torch.ones_like(images[:1, :1]), outside_counts=True) * window**2
     mean = mean_around(images)
     variance = (mean_around(images.square()) - mean.square()) * count / (count - 1)
     return (images - mean) / (variance.clamp(min=0) + 1e-6).sqrt()
