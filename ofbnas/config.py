@@ -87,11 +87,16 @@ class TrainConfig(Section):
 
 
 class DistillConfig(Section):
-    """Distillation from the parent's outputs."""
+    """Distillation from the dense parent."""
 
     weight: Share = 0.5
-    """Share of the loss that comes from the parent; the rest is cross-entropy."""
+    """Share of the task's loss that comes from the parent's outputs; the rest is cross-entropy."""
+    hard: bool = False
+    """Learn the parent's predicted classes instead of its probabilities."""
     temperature: PositiveFloat = 2.0
+    """Softens both probabilities; without effect if hard."""
+    features: NonNegative = 0.0
+    """Weight of the cosine distance between final features, on the channels that the subnet kept."""
 
 
 class FinetuneConfig(TrainConfig):
@@ -176,9 +181,15 @@ def _line(start: float, end: float, progress: float, warmup: float) -> float:
 class ImportanceConfig(Section):
     """Where importance starts, and how it is kept small."""
 
+    start: Literal["noise", "taylor", "magnitude"] = "noise"
+    """noise: a normal distribution, truncated at two standard deviations. taylor, magnitude: the same distribution's
+    quantiles, in the order of the trained parent's saliency."""
+    start_batches: PositiveInt = 10
+    """Training batches that Taylor saliency is averaged over."""
     mean: float = 0.0
+    """Mean of importance at the start."""
     std: PositiveFloat = 0.2
-    """Importance starts from a normal distribution, truncated at two standard deviations."""
+    """Standard deviation of importance at the start."""
     norm_attn: NonNegative = 4e-4
     """Weight of the sum of sigma(s) over attention units."""
     norm_mlp: NonNegative = 1e-4
@@ -190,6 +201,9 @@ class SearchConfig(TrainConfig):
 
     budget: BudgetConfig
     importance: ImportanceConfig = ImportanceConfig()
+    residual_mask: bool = False
+    """Let the embedding's mask act on all that blocks write into the residual stream too, not only where it begins."""
+    distill: DistillConfig | None = None
     importance_weight: RampConfig = RampConfig(start=0.99, end=0.10)
     """The importance's weight lambda in the bi-mask."""
     alpha_lr: PositiveFloat = 2e-2

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ofbnas import losses
-from ofbnas.config import FinetuneConfig
+from ofbnas.axes import axes, final_embedding
+from ofbnas.config import DistillConfig, FinetuneConfig
 from ofbnas.data import Data
 from ofbnas.subnet import Subnet
-from ofbnas.training import OnEpoch, fit
+from ofbnas.training import Loss, OnEpoch, fit, passes
 
 
 def finetune(
@@ -39,20 +40,26 @@ def finetune(
         NotFiniteError: The loss became NaN or infinite.
     """
     torch.manual_seed(seed)
-    distill = config.distill
     loss = None
-    if distill is not None:
+    if config.distill is not None:
         if teacher is None:
             raise ValueError("finetune.distill is set, but no teacher was given: pass the parent as teacher")
-        criterion, parent = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing), teacher.eval()
-
-        def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-            outputs = model(images)
-            with torch.no_grad():
-                goal = parent(images)
-            soft = losses.distillation(outputs, goal, distill.temperature)
-            return torch.lerp(criterion(outputs, labels), soft, distill.weight)
-
+        loss = _distilling(subnet, teacher.eval(), config, config.distill)
     model = copy.deepcopy(subnet.model)
     fit(model, data, **config.model_dump(exclude={"distill"}), seed=seed, loss=loss, on_epoch=on_epoch)
     return replace(subnet, model=model)
+
+
+def _distilling(subnet: Subnet, teacher: nn.Module, config: FinetuneConfig, distill: DistillConfig) -> Loss:
+    """The loss of a student that learns from labels and a teacher."""
+    criterion, settings = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing), distill.model_dump()
+    units = subnet.units[final_embedding(axes(subnet.model, {})).name]
+    channels = torch.tensor(units, device=next(teacher.parameters()).device).flatten()
+
+    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            taught = passes(teacher, images)
+        learned = passes(model, images)
+        return losses.distilled(criterion(learned[1], labels), learned, taught, channels, **settings)
+
+    return loss

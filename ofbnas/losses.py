@@ -47,13 +47,57 @@ def budget_pull(gap: Tensor, weight: float, multiplier: Tensor) -> Tensor:
     return weight * gap.square() + multiplier * gap
 
 
-def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of the student against the teacher's softened probabilities, times T^2 (Hinton et al., 2015).
+def distillation(student: Tensor, teacher: Tensor, temperature: float, hard: bool = False) -> Tensor:
+    """Cross-entropy of the student against the teacher.
+
+    Soft: against softened probabilities, times T^2 (Hinton et al., 2015, arXiv 1503.02531). Hard: against predicted
+    classes (Touvron et al., 2021, arXiv 2012.12877).
 
     Args:
         student: Outputs, [batch, classes].
         teacher: Outputs, [batch, classes].
         temperature: T; 1 leaves the teacher's probabilities as they are.
+        hard: Whether to learn predicted classes.
     """
+    if hard:
+        return torch.nn.functional.cross_entropy(student, teacher.argmax(-1))
     soft = (teacher / temperature).softmax(-1)
     return -(soft * (student / temperature).log_softmax(-1)).sum(-1).mean() * temperature**2
+
+
+def feature_distance(student: Tensor, teacher: Tensor, channels: Tensor) -> Tensor:
+    """One minus the cosine between final features, averaged over images and tokens, [].
+
+    Args:
+        student: [batch, tokens, channels kept].
+        teacher: [batch, tokens, channels].
+        channels: The teacher's channels that the student kept, [channels kept].
+    """
+    return 1 - torch.nn.functional.cosine_similarity(student, teacher[..., channels], dim=-1).mean()
+
+
+def distilled(
+    task: Tensor,
+    student: tuple[Tensor, Tensor],
+    teacher: tuple[Tensor, Tensor],
+    channels: Tensor,
+    *,
+    weight: float,
+    temperature: float,
+    hard: bool,
+    features: float,
+) -> Tensor:
+    """The task's loss with its share that comes from a teacher, [].
+
+    Args:
+        task: Cross-entropy of the student with the labels, [].
+        student: Final features [batch, tokens, channels kept] and outputs [batch, classes].
+        teacher: Final features [batch, tokens, channels] and outputs [batch, classes].
+        channels: The teacher's channels that the student kept, [channels kept].
+        weight: Share of the teacher's outputs in the loss.
+        temperature: Of soft distillation.
+        hard: Whether to learn the teacher's predicted classes.
+        features: Weight of the distance between features.
+    """
+    loss = torch.lerp(task, distillation(student[1], teacher[1], temperature, hard), weight)
+    return loss + features * feature_distance(student[0], teacher[0], channels) if features else loss

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ofbnas import losses
-from ofbnas.axes import Axis
+from ofbnas import losses, saliency
+from ofbnas.axes import Axis, final_embedding
 from ofbnas.axes import axes as axes_of
 from ofbnas.bimask import BiMask
 from ofbnas.budget import window_below
@@ -33,6 +34,7 @@ from ofbnas.training import (
     exempt,
     load_optimizer_state,
     optimizer_state,
+    passes,
 )
 
 # How Adam's moments scale with a parameter, as powers of it.
@@ -90,7 +92,7 @@ def search(
         NotFiniteError: A loss became NaN or infinite.
     """
     torch.manual_seed(seed)
-    run = _Search(model, data, config, list(axes_of(model) if axes is None else axes))
+    run = _Search(model, data, config, list(axes_of(model) if axes is None else axes), seed)
     history = run.train(seed, on_epoch)
     forced = len(run.open_axes())
     if forced:
@@ -111,14 +113,15 @@ def search(
 class _Search:
     """The state of a search: the supernet, its optimizers, and the budget."""
 
-    def __init__(self, model: nn.Module, data: Data, config: SearchConfig, axes: list[Axis]) -> None:
+    def __init__(self, model: nn.Module, data: Data, config: SearchConfig, axes: list[Axis], seed: int) -> None:
         self.data, self.config = data, config
         self.device = data.train.images.device
         self.steps = config.epochs * data.num_batches(config.batch_size)
         pmim = MaskedImageModelling(model) if config.pmim.weight and config.pmim.mask_ratio else None
-        self.supernet = Supernet(copy.deepcopy(model), axes, pmim=pmim)
-        for mask in self.supernet.masked().values():
-            self._start(mask)
+        self.teacher = model.eval()
+        self.supernet = Supernet(copy.deepcopy(model), axes, pmim=pmim, residual_mask=config.residual_mask)
+        self._start(seed)
+        self.final = final_embedding(axes).name
         self.units = {axis.name: torch.arange(axis.units).view(axis.size) for axis in axes}
 
         self.costs = {metric: cost_of(model, axes, metric) for metric in ("macs", "params")}
@@ -162,8 +165,12 @@ class _Search:
         for schedule in self.schedules:
             schedule.step_update(step)
         open_axes = self.open_axes()
+        taught = None
+        if config.distill is not None:
+            with torch.no_grad():
+                taught = passes(self.teacher, images)
         if not open_axes:
-            task = criterion(supernet(images), labels)
+            task = self._task(supernet.passes(images), labels, criterion, taught)
             descend(task, self.optimizers, config.clip_grad)
             return {"task": task}
 
@@ -173,7 +180,7 @@ class _Search:
         if supernet.pmim is not None:
             hidden = supernet.pmim.hide(len(images), config.pmim.hidden_share(step / self.steps))
         features, outputs = supernet.passes(images, hidden)
-        task = criterion(outputs, labels)
+        task = self._task((features, outputs), labels, criterion, taught)
         loss, parts = task, {"task": task}
         if supernet.pmim is not None and hidden is not None:
             rebuilt = supernet.pmim.loss(features, images, hidden)
@@ -188,6 +195,20 @@ class _Search:
         descend(loss, self.optimizers, config.clip_grad)
         self.multiplier += config.budget_ascent * gap.detach()
         return parts | {"one_hot": one_hot, "importance_norm": norm, "expected_cost": cost}
+
+    def _task(
+        self,
+        learned: tuple[Tensor, Tensor],
+        labels: Tensor,
+        criterion: nn.Module,
+        taught: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """Cross-entropy, and what the parent teaches, []."""
+        task: Tensor = criterion(learned[1], labels)
+        if self.config.distill is None or taught is None:
+            return task
+        channels = self.units[self.final].flatten().to(self.device)
+        return losses.distilled(task, learned, taught, channels, **self.config.distill.model_dump())
 
     def open_axes(self) -> dict[str, BiMask]:
         """The masks whose axes are not settled yet."""
@@ -212,11 +233,21 @@ class _Search:
         self._new_optimizers(step)
         load_optimizer_state(self.optimizers, self.supernet.trained(), state)
 
-    def _start(self, mask: BiMask) -> None:
+    def _start(self, seed: int) -> None:
         """Importance and options as a search begins with them."""
-        mean, std = self.config.importance.mean, self.config.importance.std
-        importance = nn.init.trunc_normal_(torch.empty_like(mask.importance), mean, std, mean - 2 * std, mean + 2 * std)
-        mask.start_(importance, torch.rand_like(mask.logits))
+        config, model, axes = self.config.importance, self.supernet.model, self.supernet.axes
+        scores = {}
+        if config.start == "taylor":
+            epoch = self.data.shuffled(self.config.batch_size, seed, epoch=0)
+            scores = saliency.taylor(model, axes, islice(epoch, config.start_batches))
+        elif config.start == "magnitude":
+            scores = saliency.magnitude(model, axes)
+        for name, mask in self.supernet.masked().items():
+            if name in scores:
+                start = saliency.normal_scores(scores[name])
+            else:
+                start = nn.init.trunc_normal_(torch.empty_like(mask.importance), 0, 1, -2, 2)
+            mask.start_(config.mean + config.std * start, torch.rand_like(mask.logits))
 
     def _new_optimizers(self, step: int) -> None:
         """Three AdamW and their schedules at a step: weights and importance, options' logits, decoder."""

@@ -39,6 +39,7 @@ class Supernet(nn.Module):
         axes: Sequence[Axis] | None = None,
         masks: Mapping[str, BiMask] | None = None,
         pmim: MaskedImageModelling | None = None,
+        residual_mask: bool = False,
     ) -> None:
         """Wrap a model.
 
@@ -47,6 +48,7 @@ class Supernet(nn.Module):
             axes: Its axes; by default all of `ofbnas.axes(model)`.
             masks: Axis name to bi-mask; by default an open one for each axis with more than its size to choose.
             pmim: To hide patches and predict them.
+            residual_mask: Whether the embedding's mask also acts on what blocks write into the residual stream.
 
         Raises:
             InputError: The model cannot be searched, or has gradient checkpointing on.
@@ -63,6 +65,7 @@ class Supernet(nn.Module):
             masks = {axis.name: BiMask(axis.size, axis.options) for axis in self.axes if axis.searched}
         self.masks = nn.ModuleDict({_key(name): mask for name, mask in masks.items()})
         self.pmim = pmim
+        self.residual_mask = residual_mask
         self.to(next(model.parameters()).device)
 
     def masked(self) -> dict[str, BiMask]:
@@ -128,7 +131,7 @@ class Supernet(nn.Module):
         axes = [axis.resized(sizes.get(axis.name, axis.size)) for axis in self.axes]
         masks = {name: mask.resized(sizes.get(name, mask.size)) for name, mask in self.masked().items()}
         pmim = None if self.pmim is None else bare_copy(self.pmim)
-        smaller = Supernet(_with_tensors(self.model, axes, tensors), axes, masks, pmim)
+        smaller = Supernet(_with_tensors(self.model, axes, tensors), axes, masks, pmim, self.residual_mask)
         if pmim is not None:
             load_(pmim, (), {name.removeprefix("pmim."): tensor for name, tensor in tensors.items()})
         with torch.no_grad():
@@ -145,7 +148,8 @@ class Supernet(nn.Module):
         tensors: dict[str, Tensor] = dict(self.trained())
         masks = {name: mask().flatten() for name, mask in self.masked().items()}
         for axis, binding in all_bindings(self.bound()):
-            if not binding.masked or axis.name not in masks:
+            acts = binding.masked or (self.residual_mask and binding.writes)
+            if not acts or axis.name not in masks:
                 continue
             tensor = tensors[binding.tensor]
             dim = binding.dim % tensor.ndim

@@ -95,7 +95,13 @@ def batches(data: Data, epochs: int, size: int, seed: int) -> Iterator[tuple[Pla
 
 
 def descend(loss: Tensor, optimizers: Iterable[torch.optim.Optimizer], clip_grad: float | None) -> None:
-    """One step of every optimizer along one backward pass; the norm of all gradients is clipped together."""
+    """One step of every optimizer along one backward pass.
+
+    Args:
+        loss: [].
+        optimizers: The first one's gradients are clipped.
+        clip_grad: Their largest norm; None does not clip.
+    """
     optimizers = list(optimizers)
     for optimizer in optimizers:
         optimizer.zero_grad()
@@ -153,6 +159,13 @@ def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> Cosin
         warmup_prefix=True,
         t_in_epochs=False,
     )
+
+
+def passes(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """A timm model's final features [batch, tokens, embedding] and outputs [batch, classes] of one forward pass."""
+    timm_model: Any = model
+    features = timm_model.forward_features(images)
+    return features, timm_model.forward_head(features)
 
 
 def optimizer_state(

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from ofbnas.bimask import BiMask
-from ofbnas.losses import adaptive_one_hot, budget_pull, distillation, importance_norm
+from ofbnas.losses import (
+    adaptive_one_hot,
+    budget_pull,
+    distillation,
+    distilled,
+    feature_distance,
+    importance_norm,
+)
 from ofbnas.tokens import local_norm
 
 
@@ -71,6 +78,29 @@ def test_distillation_is_least_at_the_teacher_and_scales_with_temperature():
     distillation(student, teacher, 2.0).backward()
     assert student.grad.abs().max() < 1e-6
     assert distillation(torch.zeros(1, 3), teacher, 2.0) > distillation(teacher, teacher, 2.0)
+
+
+def test_hard_distillation_learns_the_predicted_class():
+    teacher, student = torch.tensor([[0.1, 0.2, 0.0]]), torch.tensor([[1.0, 2.0, 3.0]])
+    expected = torch.nn.functional.cross_entropy(student, torch.tensor([1]))
+    torch.testing.assert_close(distillation(student, teacher, 5.0, hard=True), expected)
+
+
+def test_features_are_compared_on_the_channels_that_were_kept():
+    teacher = torch.randn(2, 3, 6)
+    channels = torch.tensor([0, 2, 5])
+    assert feature_distance(3 * teacher[..., channels], teacher, channels).abs() < 1e-6, "scale does not matter"
+    assert feature_distance(-teacher[..., channels], teacher, channels).item() == pytest.approx(2.0)
+
+
+def test_distilled_loss_is_a_share_and_a_distance():
+    task, channels = torch.tensor(3.0), torch.arange(4)
+    student, teacher = ((torch.randn(2, 3, 4), torch.randn(2, 5)) for _ in range(2))
+    settings = {"temperature": 2.0, "hard": False}
+    assert distilled(task, student, teacher, channels, weight=0.0, features=0.0, **settings) == task
+    soft, far = distillation(student[1], teacher[1], 2.0), feature_distance(student[0], teacher[0], channels)
+    mixed = distilled(task, student, teacher, channels, weight=0.25, features=2.0, **settings)
+    torch.testing.assert_close(mixed, 0.75 * task + 0.25 * soft + 2 * far)
 
 
 def test_local_norm_is_the_window_around_each_pixel():

@@ -142,12 +142,22 @@ def test_finetuning_improves_the_subnet_and_leaves_the_old_one(data):
     fit(model, data, epochs=15, lr=5e-3, seed=0, **training)
     found = run(model, data, epochs=2)
     before = evaluate(found.subnet.model, data.val).top1
-    for distill in (None, {"weight": 0.5, "temperature": 2.0}):
-        settings = FinetuneConfig(epochs=6, lr=3e-3, distill=distill)
+    for distill in (None, {"weight": 0.5}, {"weight": 0.5, "hard": True}, {"weight": 0.5, "features": 1.0}):
+        settings = FinetuneConfig(epochs=20, lr=5e-3, batch_size=32, distill=distill)
         tuned = finetune(found.subnet, data, settings, teacher=model)
         assert evaluate(tuned.model, data.val).top1 > before
         assert tuned.architecture == found.subnet.architecture
     assert evaluate(found.subnet.model, data.val).top1 == before
+
+
+def test_a_search_distils_from_the_parent(model, data):
+    """With the whole loss from the parent, labels have no say."""
+    shuffled = replace(data, train=replace(data.train, labels=data.train.labels.flip(0)))
+    settings = {"distill": {"weight": 1.0, "features": 0.5}, "epochs": 3, "pmim": {"weight": 0}}
+    one, two = (run(model, d, **settings) for d in (data, shuffled))
+    assert one.subnet.architecture == two.subnet.architecture
+    for name, tensor in one.subnet.model.state_dict().items():
+        assert torch.equal(tensor, two.subnet.model.state_dict()[name]), name
 
 
 def test_distillation_without_a_teacher_is_an_error(model, data):

@@ -165,3 +165,17 @@ def test_axes_are_named_as_timm_names_modules(model_axes: list[Axis]):
     assert [axis.name for axis in model_axes] == [
         "embed", "blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp",
     ]  # fmt: skip
+
+
+def test_the_residual_mask_silences_a_channel_in_the_whole_stream(model, images):
+    """With the mask on all that blocks write, a channel that is masked out is 0 up to the last norm."""
+    for residual in (False, True):
+        supernet = Supernet(model, axes(model, SPACE), residual_mask=residual)
+        mask = supernet.masked()["embed"]
+        mask.start_(torch.arange(16.0), torch.tensor([[0.0, -1e4, -1e4]]))  # the first 8 by rank: channels 8 to 15
+        stream = []
+        handle = model.norm.register_forward_pre_hook(lambda module, inputs, stream=stream: stream.append(inputs[0]))
+        supernet(images)
+        handle.remove()
+        assert bool((stream[0][..., :8] == 0).all()) is residual
+        assert (stream[0][..., 8:] != 0).any()

@@ -12,7 +12,7 @@ from ofbnas.axes.axis import Axis, Binding, all_bindings, check_coverage
 from ofbnas.axes.space import DEFAULT, Shares, Space, with_options
 from ofbnas.errors import InputError
 
-__all__ = ["Axis", "Binding", "Shares", "Space", "all_bindings", "axes", "input_size", "patch_grid"]
+__all__ = ["Axis", "Binding", "Shares", "Space", "all_bindings", "axes", "final_embedding", "input_size", "patch_grid"]
 
 # Family: the exact classes it is stated for, the function that gives their axes, parameters no axis touches.
 FAMILIES = [(vit.CLASSES, vit.vit_axes, ("head.bias", "head_dist.bias"))]
@@ -52,6 +52,11 @@ def patch_grid(model: nn.Module) -> tuple[int, int]:
     patch_embed: Any = model.patch_embed
     rows, columns = patch_embed.grid_size
     return rows, columns
+
+
+def final_embedding(axes: Sequence[Axis]) -> Axis:
+    """The axis along which the final features lie."""
+    return [axis for axis in axes if axis.kind == "embed"][-1]
 
 
 def check_sizes(parent: Sequence[Axis], sizes: dict[str, tuple[int, int]]) -> None:

@@ -23,6 +23,7 @@ class Binding:
         dim: The tensor's dimension; its length is `copies` times the axis' units, copy by copy.
         copies: How often the axis' units stand along `dim` (3 in a fused query-key-value projection).
         masked: Whether the bi-mask multiplies the slices; otherwise they only follow when units are removed.
+        writes: Whether the slices write into the residual stream, where the embedding's mask may act too.
         query: The copy that holds attention queries. Attention divides their products by the square root of the
             head size, so when heads get narrower these slices are rescaled to keep the products.
     """
@@ -31,6 +32,7 @@ class Binding:
     dim: int
     copies: int = 1
     masked: bool = False
+    writes: bool = False
     query: int | None = None
 
 

@@ -58,7 +58,8 @@ def _embedding(model: VisionTransformer, names: dict[str, nn.Parameter]) -> Axis
     rest += [Binding("head.weight", 1), Binding("head_dist.weight", 1)]
     for index in range(len(model.blocks)):
         rest += [Binding(f"blocks.{index}.{name}", 1) for name in readers]
-        rest += [Binding(f"blocks.{index}.{name}", 0) for name in [*writers, *norms]]
+        rest += [Binding(f"blocks.{index}.{name}", 0, writes=True) for name in writers]
+        rest += [Binding(f"blocks.{index}.{name}", 0) for name in norms]
     width = model.embed_dim
     return Axis(
         name="embed",
