@@ -135,10 +135,8 @@ class BiMask(nn.Module):
         return rows[:, None] * self.size[1] + columns
 
     def resized(self, size: tuple[int, int]) -> BiMask:
-        """The mask over a smaller number of units: the same options, alive or dead; importance is to be loaded."""
+        """A mask over another number of units: the same options, alive or dead; its parameters are to be loaded."""
         mask = BiMask(size, self.options).to(self.logits)
-        with torch.no_grad():
-            mask.logits.copy_(self.logits)
         mask.alive.copy_(self.alive)
         mask.blend.copy_(self.blend)
         mask.num_alive, mask.room = self.num_alive, self.room

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ def finetune(
     teacher: nn.Module | None = None,
     seed: int = 0,
     on_epoch: OnEpoch | None = None,
+    checkpoint: Path | None = None,
 ) -> Subnet:
     """The subnet after plain training, distilled from a teacher if the configuration says so.
 
@@ -34,6 +36,7 @@ def finetune(
         teacher: What is distilled from, in evaluation mode.
         seed: Of the order and augmentation of images.
         on_epoch: Called after each epoch with its number, from 1, and its mean loss.
+        checkpoint: A file that is written after each epoch, and gone on from if it is there.
 
     Raises:
         ValueError: The configuration asks for distillation and there is no teacher.
@@ -46,7 +49,8 @@ def finetune(
             raise ValueError("finetune.distill is set, but no teacher was given: pass the parent as teacher")
         loss = _distilling(subnet, teacher.eval(), config, config.distill)
     model = copy.deepcopy(subnet.model)
-    fit(model, data, **config.model_dump(exclude={"distill"}), seed=seed, loss=loss, on_epoch=on_epoch)
+    training = config.model_dump(exclude={"distill"})
+    fit(model, data, **training, seed=seed, loss=loss, on_epoch=on_epoch, checkpoint=checkpoint)
     return replace(subnet, model=model)
 
 

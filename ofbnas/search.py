@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,9 +33,11 @@ from ofbnas.training import (
     cosine,
     descend,
     exempt,
+    load_checkpoint,
     load_optimizer_state,
     optimizer_state,
     passes,
+    save_checkpoint,
 )
 
 # How Adam's moments scale with a parameter, as powers of it.
@@ -72,6 +75,7 @@ def search(
     axes: Sequence[Axis] | None = None,
     seed: int = 0,
     on_epoch: OnEpoch | None = None,
+    checkpoint: Path | None = None,
 ) -> Found:
     """Search a trained model for a smaller one inside the budget.
 
@@ -86,6 +90,8 @@ def search(
         axes: What is searched; by default all axes of the model with OFB's space.
         seed: Of all randomness.
         on_epoch: Called after each epoch with its number, from 1, and its mean losses.
+        checkpoint: A file that is written after each epoch, and gone on from if it is there: the result is then the
+            same as without the interruption, on a CPU bit for bit.
 
     Raises:
         InputError: The model cannot be searched, or the budget is out of reach.
@@ -93,7 +99,9 @@ def search(
     """
     torch.manual_seed(seed)
     run = _Search(model, data, config, list(axes_of(model) if axes is None else axes), seed)
-    history = run.train(seed, on_epoch)
+    if checkpoint is not None and checkpoint.is_file():
+        run.load_state(load_checkpoint(checkpoint, run.device))
+    run.train(seed, on_epoch, checkpoint)
     forced = len(run.open_axes())
     if forced:
         run.decide(best_choice(run.supernet, run.cost, run.window), step=run.steps)
@@ -106,7 +114,7 @@ def search(
         params=run.costs["params"].of(widths),
         note=run.note,
         forced=forced,
-        history=history,
+        history=run.history,
     )
 
 
@@ -134,30 +142,36 @@ class _Search:
             self.note = f"no architecture of this space costs between {self.window.floor:,} and the budget {limit:,}"
         self.expected = self.cost.expected(self.device)
         self.multiplier = torch.zeros((), device=self.device, dtype=torch.float64)
+        self.interval = self.steps / (config.epochs * config.beats_per_epoch)
+        self.until_beat = self.interval
+        self.since_beat = Mean()
+        self.history: list[dict[str, Any]] = []
+        self.epoch = 0
         self._new_optimizers(step=0)
 
-    def train(self, seed: int, on_epoch: OnEpoch | None) -> list[dict[str, Any]]:
-        """All epochs, deciding and shrinking on beats; one record per beat."""
-        config, history, since_beat, since_epoch = self.config, [], Mean(), Mean()
+    def train(self, seed: int, on_epoch: OnEpoch | None, checkpoint: Path | None) -> None:
+        """The epochs that are left, deciding and shrinking on beats."""
+        config, since_epoch = self.config, Mean()
         criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-        until_beat = interval = self.steps / (config.epochs * config.beats_per_epoch)
         self.supernet.train()
-        for place, images, labels in batches(self.data, config.epochs, config.batch_size, seed):
+        for place, images, labels in batches(self.data, config.epochs, config.batch_size, seed, self.epoch):
             searching = bool(self.open_axes())
             parts = self.step(images, labels, criterion, place.step)
-            since_beat.add(parts)
+            self.since_beat.add(parts)
             since_epoch.add(parts)
-            until_beat -= 1
-            if searching and until_beat < 1:
-                until_beat += interval
-                means = since_beat.take(f"search, step {place.step + 1}")
-                history.append(self._record(place.epoch + 1, place.step + 1, means))
+            self.until_beat -= 1
+            if searching and self.until_beat < 1:
+                self.until_beat += self.interval
+                means = self.since_beat.take(f"search, step {place.step + 1}")
+                self.history.append(self._record(place.epoch + 1, place.step + 1, means))
                 self.decide(survivors(self.supernet, self.cost, self.window, config.threshold), place.step + 1)
             if place.last_of_epoch:
-                means = since_epoch.take(f"search, epoch {place.epoch + 1}")
+                self.epoch = place.epoch + 1
+                means = since_epoch.take(f"search, epoch {self.epoch}")
+                if checkpoint is not None:
+                    save_checkpoint(checkpoint, self.state())
                 if on_epoch:
-                    on_epoch(place.epoch + 1, means)
-        return history
+                    on_epoch(self.epoch, means)
 
     def step(self, images: Tensor, labels: Tensor, criterion: nn.Module, step: int) -> dict[str, Tensor]:
         """One optimizer step; returns the parts of its loss, on the device."""
@@ -209,6 +223,36 @@ class _Search:
             return task
         channels = self.units[self.final].flatten().to(self.device)
         return losses.distilled(task, learned, taught, channels, **self.config.distill.model_dump())
+
+    def state(self) -> dict[str, Any]:
+        """All that an interrupted search needs to go on: plain tensors and values."""
+        supernet, trained = self.supernet, self.supernet.trained()
+        return {
+            "epoch": self.epoch,
+            "sizes": {axis.name: axis.size for axis in supernet.axes},
+            "tensors": {name: parameter.detach() for name, parameter in trained.items()},
+            "masks": {name: {"alive": m.alive, "blend": m.blend} for name, m in supernet.masked().items()},
+            "optimizers": optimizer_state(self.optimizers, trained),
+            "units": self.units,
+            "multiplier": self.multiplier,
+            "until_beat": self.until_beat,
+            "since_beat": self.since_beat.state(),
+            "history": self.history,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`; this search has just begun, with the same model, data and configuration."""
+        for name, mask in self.supernet.masked().items():
+            mask.keep_only_(state["masks"][name]["alive"])
+            mask.blend.copy_(state["masks"][name]["blend"])
+        if not any(name.startswith("pmim.") for name in state["tensors"]):
+            self.supernet.pmim = None
+        self.supernet = self.supernet.rebuilt(state["sizes"], state["tensors"])
+        self.epoch, self.units, self.history = state["epoch"], dict(state["units"]), list(state["history"])
+        self.multiplier, self.until_beat = state["multiplier"], state["until_beat"]
+        self.since_beat.load_state(state["since_beat"])
+        self._new_optimizers(self.epoch * self.data.num_batches(self.config.batch_size))
+        load_optimizer_state(self.optimizers, self.supernet.trained(), state["optimizers"])
 
     def open_axes(self) -> dict[str, BiMask]:
         """The masks whose axes are not settled yet."""

@@ -127,17 +127,26 @@ class Supernet(nn.Module):
         """
         kept = {name: mask.kept() for name, mask in self.masked().items() if mask.room != mask.size}
         sizes = {name: (units.shape[0], units.shape[1]) for name, units in kept.items()}
-        tensors = take(self.trained(), self.bound(), kept)
+        return self.rebuilt(sizes, take(self.trained(), self.bound(), kept)), kept
+
+    def rebuilt(self, sizes: Mapping[str, tuple[int, int]], tensors: Mapping[str, Tensor]) -> Supernet:
+        """A supernet with axes of other sizes and the tensors that go with them; this one stays as it is.
+
+        Args:
+            sizes: Axis name to (groups, channels); an axis that is not named keeps its size.
+            tensors: A tensor for each of `trained`.
+        """
         axes = [axis.resized(sizes.get(axis.name, axis.size)) for axis in self.axes]
         masks = {name: mask.resized(sizes.get(name, mask.size)) for name, mask in self.masked().items()}
         pmim = None if self.pmim is None else bare_copy(self.pmim)
-        smaller = Supernet(_with_tensors(self.model, axes, tensors), axes, masks, pmim, self.residual_mask)
         if pmim is not None:
             load_(pmim, (), {name.removeprefix("pmim."): tensor for name, tensor in tensors.items()})
+        other = Supernet(_with_tensors(self.model, axes, tensors), axes, masks, pmim, self.residual_mask)
         with torch.no_grad():
-            for name, mask in smaller.masked().items():
+            for name, mask in other.masked().items():
                 mask.importance.copy_(tensors[f"masks.{name}.importance"])
-        return smaller.train(self.training), kept
+                mask.logits.copy_(tensors[f"masks.{name}.logits"])
+        return other.train(self.training)
 
     def fuse(self) -> nn.Module:
         """The plain model with the masks multiplied into its weights; the supernet stays as it is."""

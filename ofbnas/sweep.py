@@ -23,7 +23,6 @@ import filelock
 import optuna
 import torch
 import yaml
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -104,7 +103,7 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View) -> Out
     if before >= wanted and not _left_running(config, folder):
         return _outcome(folder, before, wanted)
     search = StudySearch(config, folder)
-    if before >= wanted:
+    if (before := num_done(folder)) >= wanted:
         return _outcome(folder, before, wanted)
     (folder / "study.yaml").write_text(_header() + dump_study(config), encoding="utf-8")
     epochs = config.pretrain.epochs if config.pretrain else 0
@@ -163,7 +162,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
             storage=storage_of(folder),
             study_name=config.name,
         )
-        self.folder, self.space = folder, space_of_params(config.sweep)
+        self.folder, self.sweep = folder, config.sweep
         self.numbers: dict[str, int] = {}
         self.study: optuna.Study = self._ot_study
         if self.study.metric_names is None:
@@ -174,9 +173,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """A trial's number and the values of its swept fields."""
-        trial = self.left_running.pop(0) if self.left_running else self.study.ask(self.space)
+        left = self.left_running
+        trial = optuna.Trial(self.study, left.pop(0)._trial_id) if left else self.study.ask()
         self.numbers[trial_id] = trial.number
-        return {"trial": trial.number, "params": trial.params}
+        return {"trial": trial.number, "params": draw(trial, self.sweep)}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Progress is of no interest to the sampler."""
@@ -196,16 +196,16 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         else:
             self.study.tell(number, values)
 
-    def _reconcile(self, config: StudyConfig) -> list[optuna.trial.BaseTrial]:
+    def _reconcile(self, config: StudyConfig) -> list[optuna.trial.FrozenTrial]:
         """Bring an earlier driver's leavings in order; the trials that have to be run again."""
-        again: list[optuna.trial.BaseTrial] = []
+        again = []
         for trial in self.study.get_trials(deepcopy=False):
             row = read_row(self.folder, trial.number)
-            if trial.state == TrialState.RUNNING and row is None and set(trial.params) == set(self.space):
+            if trial.state == TrialState.RUNNING and row is None:
                 again.append(trial)
             elif trial.state == TrialState.RUNNING:
                 self._tell(trial.number, row)
-            if row is None and trial not in again:
+            elif row is None:
                 reason = "the driver was killed before the reason was recorded"
                 write_failure(config, trial.params, trial.number, self.folder, reason)
         return again
@@ -225,17 +225,17 @@ def sampler_of(sweep: SweepConfig, seed: int) -> optuna.samplers.BaseSampler:
             return optuna.samplers.QMCSampler(seed=seed, scramble=True)
 
 
-def space_of_params(sweep: SweepConfig) -> dict[str, BaseDistribution]:
-    """The swept fields as Optuna's distributions."""
-    space: dict[str, BaseDistribution] = {}
+def draw(trial: optuna.Trial, sweep: SweepConfig) -> dict[str, Any]:
+    """A trial's values for the swept fields; those it has already stay."""
+    values: dict[str, Any] = {}
     for name, param in sweep.params.items():
         if isinstance(param, ChoiceParam):
-            space[name] = CategoricalDistribution(param.choices)
+            values[name] = trial.suggest_categorical(name, param.choices)
         elif isinstance(param, IntParam):
-            space[name] = IntDistribution(param.low, param.high, log=param.log, step=param.step)
+            values[name] = trial.suggest_int(name, param.low, param.high, log=param.log, step=param.step)
         else:
-            space[name] = FloatDistribution(param.low, param.high, log=param.log, step=param.step)
-    return space
+            values[name] = trial.suggest_float(name, param.low, param.high, log=param.log, step=param.step)
+    return values
 
 
 def num_done(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ def fit(
     seed: int,
     loss: Loss | None = None,
     on_epoch: OnEpoch | None = None,
+    checkpoint: Path | None = None,
 ) -> None:
     """Train a model in place with AdamW and a cosine schedule.
 
@@ -64,32 +66,43 @@ def fit(
         seed: Of the order and augmentation of images.
         loss: Loss of (model, images, labels); by default cross-entropy.
         on_epoch: Called after each epoch with its number, from 1, and its mean loss.
+        checkpoint: A file that is written after each epoch, and gone on from if it is there.
 
     Raises:
         NotFiniteError: The loss became NaN or infinite.
     """
     criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
     optimizer = adamw(dict(model.named_parameters()), lr, weight_decay, exempt(model))
+    first = 0
+    if checkpoint is not None and checkpoint.is_file():
+        state = load_checkpoint(checkpoint)
+        model.load_state_dict(state["model"])
+        load_optimizer_state([optimizer], dict(model.named_parameters()), state["optimizer"])
+        first = state["epoch"]
     steps = epochs * data.num_batches(batch_size)
     schedule = cosine(optimizer, steps, warmup)
     mean = Mean()
     model.train()
-    for place, images, labels in batches(data, epochs, batch_size, seed):
+    for place, images, labels in batches(data, epochs, batch_size, seed, first):
         schedule.step_update(place.step)
         value = criterion(model(images), labels) if loss is None else loss(model, images, labels)
         descend(value, [optimizer], clip_grad)
         mean.add({"loss": value})
         if place.last_of_epoch:
             means = mean.take(f"training, epoch {place.epoch + 1}")
+            if checkpoint is not None:
+                moments = optimizer_state([optimizer], dict(model.named_parameters()))
+                state = {"epoch": place.epoch + 1, "model": model.state_dict(), "optimizer": moments}
+                save_checkpoint(checkpoint, state)
             if on_epoch:
                 on_epoch(place.epoch + 1, means)
     model.eval()
 
 
-def batches(data: Data, epochs: int, size: int, seed: int) -> Iterator[tuple[Place, Tensor, Tensor]]:
-    """Training batches of all epochs, with where they stand."""
+def batches(data: Data, epochs: int, size: int, seed: int, first: int = 0) -> Iterator[tuple[Place, Tensor, Tensor]]:
+    """Training batches of all epochs from the `first` on, counted from 0, with where they stand."""
     per_epoch = data.num_batches(size)
-    for epoch in range(epochs):
+    for epoch in range(first, epochs):
         for index, (images, labels) in enumerate(data.shuffled(size, seed, epoch)):
             yield Place(epoch, epoch * per_epoch + index, index == per_epoch - 1), images, labels
 
@@ -195,12 +208,39 @@ def load_optimizer_state(
                 optimizer.state[parameter] = held
 
 
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write plain tensors and values, and torch's random state, to a file that appears whole or not at all."""
+    random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".writing")
+    torch.save({**state, "random": random}, beside)
+    beside.replace(path)
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint, without pickle's code, and set torch's random state to what it was."""
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    random = state.pop("random")
+    torch.set_rng_state(random["cpu"].cpu())
+    if random["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([one.cpu() for one in random["cuda"]])
+    return state
+
+
 class Mean:
     """Running means of losses that stay on their device until they are asked for."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.count = 0
+
+    def state(self) -> dict[str, Any]:
+        """Sums and count, for a checkpoint."""
+        return {"sums": self.sums, "count": self.count}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.sums, self.count = dict(state["sums"]), state["count"]
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add one step's values, [] each."""

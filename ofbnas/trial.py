@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -156,6 +157,7 @@ def run_trial(
     started = time.monotonic()
     values = config.with_values(params)
     device, seed = data.train.images.device, config.seed + trial
+    checkpoints = _checkpoints(folder, trial)
     parent = untrained_parent(values)
     parent.model.load_state_dict(parent_state)
     model = parent.model.to(device).eval()
@@ -168,6 +170,7 @@ def run_trial(
         axes=parent.axes,
         seed=seed,
         on_epoch=lambda epoch, _: report("search", epoch, values.search.epochs),
+        checkpoint=checkpoints / "search.pt",
     )
     before = evaluate(found.subnet.model, data.test)
     subnet = finetune(
@@ -177,6 +180,7 @@ def run_trial(
         teacher=model,
         seed=seed,
         on_epoch=lambda epoch, _: report("finetune", epoch, values.finetune.epochs),
+        checkpoint=checkpoints / "finetune.pt",
     )
     test, val = evaluate(subnet.model, data.test), evaluate(subnet.model, data.val)
     costs = {metric: cost_of(model, parent.axes, metric).of(widths_of(parent.axes)) for metric in ("macs", "params")}
@@ -207,6 +211,7 @@ def run_trial(
     table.write_history(folder, trial, found.history)
     row |= {"seconds": time.monotonic() - started, "finished_at": datetime.now(UTC)}
     table.write_row(folder, row)
+    _drop_checkpoints(folder, trial)
     return row
 
 
@@ -214,6 +219,19 @@ def write_failure(config: StudyConfig, params: Mapping[str, Any], trial: int, fo
     """Write the row of a trial that failed."""
     row = base_row(config, params, trial)
     table.write_row(folder, row | {"status": "failed", "reason": reason, "finished_at": datetime.now(UTC)})
+    _drop_checkpoints(folder, trial)
+
+
+def _checkpoints(folder: Path, trial: int) -> Path:
+    """Where a running trial keeps its checkpoints."""
+    return folder / "checkpoints" / f"trial-{trial:05d}"
+
+
+def _drop_checkpoints(folder: Path, trial: int) -> None:
+    """Remove the checkpoints of a trial that is over."""
+    shutil.rmtree(_checkpoints(folder, trial), ignore_errors=True)
+    with suppress(OSError):  # others still have theirs
+        (folder / "checkpoints").rmdir()
 
 
 def base_row(config: StudyConfig, params: Mapping[str, Any], trial: int) -> dict[str, Any]:

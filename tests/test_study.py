@@ -123,6 +123,22 @@ def test_a_trial_killed_between_row_and_journal_is_told_from_its_row(tmp_path):
     assert [t.state.name for t in trials(out)] == ["COMPLETE"] * 3
 
 
+def test_a_trial_killed_while_it_was_drawn_is_drawn_to_the_end(tmp_path):
+    """The journal ends right after a trial was made, before its values were."""
+    file, out = write(tmp_path), tmp_path / "out"
+    finish(file, out)
+    last = out / "architectures" / "trial-00002.parquet"
+    journal = out / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    made = [i for i, line in enumerate(lines) if b'"op_code":4' in line.replace(b" ", b"")]
+    journal.write_bytes(b"".join(lines[: made[-1] + 1]))
+    last.unlink()
+    assert [(t.state.name, len(t.params)) for t in trials(out)][-1] == ("RUNNING", 0)
+    finish(file, out)
+    assert [(t.state.name, len(t.params)) for t in trials(out)] == [("COMPLETE", 1)] * 3
+    assert len(ofbnas.read_table(out)) == 3
+
+
 def test_ctrl_c_leaves_a_study_that_goes_on(tmp_path):
     file, out = write(tmp_path, **LONG), tmp_path / "out"
     study = start(file, out)

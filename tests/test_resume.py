@@ -1,0 +1,109 @@
+"""A run that is broken off anywhere and gone on with equals the run that was not, bit for bit."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from conftest import KWARGS, NAME, SPACE, make
+from test_search import config
+
+from ofbnas.axes import axes
+from ofbnas.config import FinetuneConfig
+from ofbnas.finetune import finetune
+from ofbnas.search import search
+from ofbnas.training import fit, load_checkpoint, save_checkpoint
+
+
+class Killed(Exception):
+    """Stands for the end of the process; files are all that survives it."""
+
+
+def killer(at: int):
+    def on_epoch(epoch, means):
+        if epoch == at:
+            raise Killed
+
+    return on_epoch
+
+
+SETTINGS = {
+    "all open": {"alpha_lr": 1e-3},
+    "some decided": {"alpha_lr": 0.1},
+    "all decided": {"alpha_lr": 1.0},
+    "distilled, residual mask": {
+        "distill": {"features": 1.0},
+        "residual_mask": True,
+        "importance": {"start": "taylor"},
+    },
+    "dropout": {},
+}
+
+
+@pytest.mark.parametrize("at", [1, 3, 6])
+@pytest.mark.parametrize("case", SETTINGS)
+def test_an_interrupted_search_ends_as_the_uninterrupted_one(data, tmp_path, case, at):
+    model = make(drop_path_rate=0.2, proj_drop_rate=0.1) if case == "dropout" else make()
+
+    def run(on_epoch=None, checkpoint=None):
+        losses = []
+        found = search(
+            copy.deepcopy(model), data, config(epochs=6, **SETTINGS[case]), name=NAME, kwargs=KWARGS, seed=5,
+            axes=axes(model, SPACE), checkpoint=checkpoint,
+            on_epoch=lambda epoch, means: (losses.append((epoch, means)), on_epoch and on_epoch(epoch, means)),
+        )  # fmt: skip
+        return found, losses
+
+    whole, all_losses = run()
+    with pytest.raises(Killed):
+        run(killer(at), tmp_path / "search.pt")
+    torch.manual_seed(999)  # a new process has another random state
+    again, last_losses = run(checkpoint=tmp_path / "search.pt")
+    assert last_losses == all_losses[at:]
+    assert again.subnet.architecture == whole.subnet.architecture
+    assert again.subnet.units == whole.subnet.units
+    assert again.history == whole.history and again.forced == whole.forced
+    for name, tensor in whole.subnet.model.state_dict().items():
+        assert torch.equal(tensor, again.subnet.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("at", [1, 4])
+def test_interrupted_finetuning_ends_as_the_uninterrupted_one(model, data, tmp_path, at):
+    found = search(model, data, config(epochs=1), name=NAME, kwargs=KWARGS, axes=axes(model, SPACE))
+    settings = FinetuneConfig(epochs=4, batch_size=32, distill={})
+
+    def run(on_epoch=None, checkpoint=None):
+        return finetune(found.subnet, data, settings, teacher=model, on_epoch=on_epoch, checkpoint=checkpoint)
+
+    whole = run().model.state_dict()
+    with pytest.raises(Killed):
+        run(killer(at), tmp_path / "finetune.pt")
+    again = run(checkpoint=tmp_path / "finetune.pt").model.state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+
+
+def test_checkpoints_hold_no_code_and_are_never_seen_in_part(tmp_path):
+    save_checkpoint(tmp_path / "a.pt", {"epoch": 3, "tensor": torch.ones(2)})
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
+    state = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert state["epoch"] == 3
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    torch.set_rng_state(state["random"]["cpu"])
+    assert torch.rand(1) == expected
+    assert load_checkpoint(tmp_path / "a.pt")["tensor"].tolist() == [1, 1]
+
+
+def test_plain_training_goes_on_too(data, tmp_path):
+    settings = {"batch_size": 32, "lr": 1e-3, "weight_decay": 0.05, "warmup": 0.1, "label_smoothing": 0.1}
+    settings |= {"clip_grad": 1.0, "seed": 0, "epochs": 3}
+    whole, broken = make(proj_drop_rate=0.1), make(proj_drop_rate=0.1)
+    torch.manual_seed(0)
+    fit(whole, data, **settings)
+    torch.manual_seed(0)
+    with pytest.raises(Killed):
+        fit(broken, data, **settings, on_epoch=killer(2), checkpoint=tmp_path / "fit.pt")
+    again = make(proj_drop_rate=0.1)
+    fit(again, data, **settings, checkpoint=tmp_path / "fit.pt")
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in whole.state_dict().items())
