@@ -98,7 +98,7 @@ def search(
         NotFiniteError: A loss became NaN or infinite.
     """
     torch.manual_seed(seed)
-    run = _Search(model, data, config, list(axes_of(model) if axes is None else axes), seed)
+    run = Searcher(model, data, config, list(axes_of(model) if axes is None else axes), seed)
     if checkpoint is not None and checkpoint.is_file():
         run.load_state(load_checkpoint(checkpoint, run.device))
     run.train(seed, on_epoch, checkpoint)
@@ -118,7 +118,7 @@ def search(
     )
 
 
-class _Search:
+class Searcher:
     """The state of a search: the supernet, its optimizers, and the budget."""
 
     def __init__(self, model: nn.Module, data: Data, config: SearchConfig, axes: list[Axis], seed: int) -> None:

@@ -96,12 +96,18 @@ def local_norm(images: Tensor, window: int) -> Tensor:
         images: [batch, channels, height, width].
         window: Odd side of the window, pixels; what lies outside the image does not count.
     """
+    rows, columns = (_band(size, window, images) for size in images.shape[-2:])
+    count = rows.sum(1)[:, None] * columns.sum(1)
 
-    def mean_around(x: Tensor, outside_counts: bool = False) -> Tensor:
-        rows = nn.functional.avg_pool2d(x, (window, 1), 1, (window // 2, 0), count_include_pad=outside_counts)
-        return nn.functional.avg_pool2d(rows, (1, window), 1, (0, window // 2), count_include_pad=outside_counts)
+    def mean_around(x: Tensor) -> Tensor:
+        return rows @ x @ columns / count
 
-    count = mean_around(torch.ones_like(images[:1, :1]), outside_counts=True) * window**2
     mean = mean_around(images)
     variance = (mean_around(images.square()) - mean.square()) * count / (count - 1)
     return (images - mean) / (variance.clamp(min=0) + 1e-6).sqrt()
+
+
+def _band(size: int, window: int, like: Tensor) -> Tensor:
+    """Which places lie in the window around each, as ones, [size, size]; symmetric."""
+    place = torch.arange(size, device=like.device)
+    return ((place[:, None] - place).abs() <= window // 2).to(like.dtype)

@@ -11,7 +11,7 @@ from torch import nn
 from ofbnas.axes import axes
 from ofbnas.bimask import BiMask
 from ofbnas.saliency import magnitude, normal_scores, taylor
-from ofbnas.search import _Search
+from ofbnas.search import Searcher
 from ofbnas.supernet import Supernet
 
 
@@ -66,7 +66,7 @@ def test_normal_scores_keep_the_order_and_have_the_normal_spread():
 @pytest.mark.parametrize("start", ["taylor", "magnitude"])
 def test_a_search_starts_in_the_order_of_saliency(model, data, start):
     settings = config(importance={"start": start, "std": 0.5, "mean": 1.0, "start_batches": 2})
-    begun = _Search(model, data, settings, axes(model, SPACE), seed=0)
+    begun = Searcher(model, data, settings, axes(model, SPACE), seed=0)
     batches = list(data.shuffled(32, 0, 0))[:2]
     expected = taylor(model, axes(model), batches) if start == "taylor" else magnitude(model, axes(model))
     for name, mask in begun.supernet.masked().items():

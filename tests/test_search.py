@@ -43,6 +43,15 @@ def test_the_subnet_lies_in_the_budgets_window(model, data, metric, share):
     assert found.note is None
 
 
+@pytest.mark.parametrize("loss", [{}, {"one_hot_weight": 5.0, "budget_weight": 0.0, "budget_ascent": 0.0}])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("share", [0.2, 0.45, 1.0])
+def test_the_budget_is_kept_for_any_seed_and_any_weights_of_the_loss(model, data, share, seed, loss):
+    fine = {"embed": range(2, 17), "heads": range(1, 5), "head_size": range(1, 5), "mlp": range(4, 65)}
+    found = run(model, data, space=fine, seed=seed, epochs=2, budget={"gmacs_share": share}, **loss)
+    assert 0.98 * share * full(model) <= found.macs <= share * full(model)
+
+
 def test_a_budget_between_options_says_how_near_it_came(model, data):
     found = run(model, data, space={"mlp": [16, 64]}, epochs=1, budget={"gmacs_share": 0.9})
     assert found.macs <= 0.9 * full(model)
