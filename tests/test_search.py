@@ -8,13 +8,14 @@ import pytest
 import timm
 import torch
 from conftest import KWARGS, NAME, SPACE
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ofbnas.axes import axes
 from ofbnas.config import FinetuneConfig, SearchConfig
 from ofbnas.cost import cost_of, widths_of
 from ofbnas.errors import InputError, NotFiniteError
 from ofbnas.finetune import finetune
-from ofbnas.search import search
+from ofbnas.search import Searcher, search
 from ofbnas.supernet import Supernet
 from ofbnas.training import evaluate, fit
 
@@ -186,3 +187,33 @@ def test_supernet_step_trains_all_that_it_should(model, data):
     supernet = Supernet(model, axes(model, SPACE))
     supernet(data.train.images[:8]).square().mean().backward()
     assert not [name for name, p in supernet.trained().items() if p.grad is None]
+
+
+class Syncs(TorchDispatchMode):
+    """Names the operations that make the host wait for a device."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in self.WAITING or (name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("settings", [{}, {"distill": {"features": 1.0}, "residual_mask": True}])
+def test_a_step_never_waits_for_the_device(model, data, settings):
+    searcher = Searcher(model, data, config(**settings), axes(model, SPACE), seed=0)
+    criterion = torch.nn.CrossEntropyLoss()
+    images, labels = data.train.images[:8], data.train.labels[:8]
+    for step in (0, 1):
+        with Syncs() as syncs:
+            searcher.step(images, labels, criterion, step)
+        assert syncs.found == []
+    with Syncs() as syncs:
+        float(searcher.multiplier)
+    assert syncs.found == ["_local_scalar_dense"], "the counter counts"
