@@ -206,8 +206,9 @@ class SearchConfig(TrainConfig):
     distill: DistillConfig | None = None
     importance_weight: RampConfig = RampConfig(start=0.99, end=0.10)
     """The importance's weight lambda in the bi-mask."""
-    alpha_lr: PositiveFloat = 2e-2
-    """Learning rate of the options' logits."""
+    alpha_lr: PositiveFloat | None = None
+    """Learning rate of the options' logits; by default 12 over the number of steps. Adam moves a logit by about its
+    learning rate a step, so a logit then travels as far in a long search as in a short one."""
     alpha_betas: tuple[Share, Share] = (0.5, 0.999)
     one_hot_weight: NonNegative = 0.5
     """Weight of the adaptive one-hot loss and the importance norm."""

@@ -48,10 +48,10 @@ def budget_pull(gap: Tensor, weight: float, multiplier: Tensor) -> Tensor:
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float, hard: bool = False) -> Tensor:
-    """Cross-entropy of the student against the teacher.
+    """How far the student's outputs are from the teacher's, [].
 
-    Soft: against softened probabilities, times T^2 (Hinton et al., 2015, arXiv 1503.02531). Hard: against predicted
-    classes (Touvron et al., 2021, arXiv 2012.12877).
+    Soft: Kullback-Leibler divergence from softened probabilities, times T^2 (Hinton et al., 2015, arXiv 1503.02531).
+    Hard: cross-entropy with predicted classes (Touvron et al., 2021, arXiv 2012.12877).
 
     Args:
         student: Outputs, [batch, classes].
@@ -61,8 +61,8 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float, hard: boo
     """
     if hard:
         return torch.nn.functional.cross_entropy(student, teacher.argmax(-1))
-    soft = (teacher / temperature).softmax(-1)
-    return -(soft * (student / temperature).log_softmax(-1)).sum(-1).mean() * temperature**2
+    soft, goal = ((outputs / temperature).log_softmax(-1) for outputs in (student, teacher))
+    return torch.nn.functional.kl_div(soft, goal, log_target=True, reduction="batchmean") * temperature**2
 
 
 def feature_distance(student: Tensor, teacher: Tensor, channels: Tensor) -> Tensor:

@@ -301,7 +301,7 @@ class Searcher:
         weights = {name: p for name, p in trained.items() if name not in logits | decoder}
         self.optimizers = [adamw(weights, config.lr, config.weight_decay, exempt(self.supernet.model))]
         if logits:
-            self.optimizers.append(adamw(logits, config.alpha_lr, 0.0, betas=config.alpha_betas))
+            self.optimizers.append(adamw(logits, config.alpha_lr or 12 / self.steps, 0.0, betas=config.alpha_betas))
         if decoder:
             self.optimizers.append(adamw(decoder, config.pmim.lr, config.weight_decay))
         self.schedules = [cosine(optimizer, self.steps, config.warmup) for optimizer in self.optimizers]
