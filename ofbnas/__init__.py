@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ofbnas.axes import axes
-    from ofbnas.config import FinetuneConfig, SearchConfig, load_study
+    from ofbnas.config import FinetuneConfig, SearchConfig
     from ofbnas.data import load_data
     from ofbnas.errors import InputError
     from ofbnas.finetune import finetune
     from ofbnas.front import front, hypervolume
     from ofbnas.search import search
+    from ofbnas.study_file import load_study
     from ofbnas.subnet import Subnet, load_subnet
     from ofbnas.supernet import Supernet
     from ofbnas.table import read_table
@@ -30,7 +31,7 @@ _HOMES = {
     "front": "front",
     "hypervolume": "front",
     "load_data": "data",
-    "load_study": "config",
+    "load_study": "study_file",
     "load_subnet": "subnet",
     "read_table": "table",
     "search": "search",

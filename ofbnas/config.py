@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -23,6 +21,7 @@ from pydantic import (
 )
 
 from ofbnas.errors import InputError
+from ofbnas.fields import first_error, set_value
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -403,178 +402,4 @@ class StudyConfig(Section):
         try:
             return StudyConfig.model_validate(tree)
         except ValidationError as error:
-            raise InputError(_first_error(error, tree)) from None
-
-
-def load_study(path: Path, settings: Sequence[str] = ()) -> StudyConfig:
-    """Read a study from a YAML file.
-
-    Args:
-        path: The file; relative paths inside it are looked up from its folder.
-        settings: Overrides, "search.epochs=5".
-
-    Raises:
-        InputError: There is no such file, it is no YAML, or something in it is not allowed.
-    """
-    text = _read(path)
-    tree, lines = _parse(text, path)
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise InputError(f"--set {setting}: expected FIELD=VALUE, for example --set search.epochs=5")
-        try:
-            set_value(tree, name, yaml.safe_load(value))
-        except yaml.YAMLError:
-            raise InputError(f"--set {setting}: no valid YAML after the equals sign") from None
-    try:
-        study = StudyConfig.model_validate(tree)
-    except ValidationError as error:
-        raise InputError(f"{path}{_first_error(error, tree, lines)}") from None
-    return _from_folder(study, path.parent)
-
-
-def load_space(path: Path) -> SpaceConfig:
-    """Read a search space from a YAML file.
-
-    Raises:
-        InputError: There is no such file, it is no YAML, or something in it is not allowed.
-    """
-    tree, lines = _parse(_read(path), path)
-    try:
-        return SpaceConfig.model_validate(tree)
-    except ValidationError as error:
-        raise InputError(f"{path}{_first_error(error, tree, lines, SpaceConfig)}") from None
-
-
-def dump_study(study: StudyConfig) -> str:
-    """The study as YAML that `load_study` reads back."""
-    return yaml.safe_dump(study.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
-
-
-def set_value(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Set a value deep in a tree of mappings by its dotted name.
-
-    A limit of a budget replaces the limit that was there, since there is only one.
-    """
-    *parents, leaf = path.split(".")
-    for key in parents:
-        if not isinstance(tree.get(key), dict):
-            tree[key] = {}
-        tree = tree[key]
-    if parents[-1:] == ["budget"] and leaf != "tolerance":
-        for other in ("gmacs", "params", "gmacs_share", "params_share"):
-            tree.pop(other, None)
-    tree[leaf] = value
-
-
-def _from_folder(study: StudyConfig, folder: Path) -> StudyConfig:
-    """The study with its relative paths made absolute, and its search space read in."""
-    tree = study.model_dump()
-    for section, key in (("model", "checkpoint"), ("data", "path")):
-        if tree[section][key] is not None:
-            tree[section][key] = (folder / tree[section][key]).resolve()
-    if isinstance(study.search_space, str):
-        tree["search_space"] = load_space(_find_space(study.search_space, folder)).model_dump()
-    return StudyConfig.model_validate(tree)
-
-
-def _find_space(name: str, folder: Path) -> Path:
-    """The file of a search space given by name or path."""
-    if name.endswith((".yaml", ".yml")):
-        return folder / name
-    package = Path(__file__).parent
-    places = [package / "search_spaces", package.parent / "search_spaces"]
-    for place in places:
-        if (found := place / f"{name}.yaml").is_file():
-            return found
-    known = sorted({file.stem for place in places for file in place.glob("*.yaml")})
-    raise InputError(f"search_space {name} is unknown, expected {', '.join(known)} or the path of a .yaml file")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected the path of a .yaml file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}); expected a .yaml file") from None
-
-
-def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """A YAML mapping, and the line of each of its keys."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise InputError(f"{path}{where}: no valid YAML ({problem})") from None
-    if not isinstance(tree, dict):
-        given = "nothing" if tree is None else f"a {type(tree).__name__}"
-        raise InputError(f"{path}: holds {given}, expected keys and values such as 'name: digits'")
-    lines = dict(_key_lines(node, ()))
-    return tree, lines
-
-
-def _key_lines(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*path, str(key.value))
-            yield here, key.start_mark.line + 1
-            yield from _key_lines(value, here)
-
-
-def _first_error(
-    error: ValidationError,
-    tree: Mapping[str, Any],
-    lines: Mapping[tuple[str, ...], int] | None = None,
-    root: type[BaseModel] = StudyConfig,
-) -> str:
-    """A validation error in one line: where, what was given, what was expected."""
-    details = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    path = _keys_only(details["loc"], tree)
-    where = ""
-    if lines is not None:
-        line = next((lines[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in lines), None)
-        where = f" line {line}: " if line else ": "
-    name = ".".join(path)
-    if details["type"] == "extra_forbidden":
-        return f"{where}unknown key {name}{_nearest(path, root)}"
-    if details["type"] == "missing":
-        return f"{where}{name} is missing"
-    if details["type"] == "value_error":
-        return f"{where}{name + ' ' if name else ''}{details['msg'].removeprefix('Value error, ')}"
-    return f"{where}{name} is {details['input']!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
-
-
-def _keys_only(loc: Sequence[str | int], tree: Any) -> tuple[str, ...]:
-    """An error's place without the names of alternatives that pydantic adds to it."""
-    path = []
-    for index, key in enumerate(loc):
-        if isinstance(tree, dict) and (key in tree or index == len(loc) - 1):
-            path.append(str(key))
-            tree = tree.get(key)
-        elif isinstance(tree, list) and isinstance(key, int) and key < len(tree):
-            path.append(str(key))
-            tree = tree[key]
-    return tuple(path)
-
-
-def _nearest(path: Sequence[str], root: type[BaseModel]) -> str:
-    """A hint at the known key nearest to the last of the path."""
-    sections = {root}
-    for key in path[:-1]:
-        fields = [section.model_fields[key] for section in sections if key in section.model_fields]
-        sections = {found for field in fields for found in _sections_in(field.annotation)} or sections
-    known = sorted({field for section in sections for field in section.model_fields})
-    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; expected some of {', '.join(known)}"
-
-
-def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The sections that a field's type allows."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in getattr(annotation, "__args__", ()):
-        yield from _sections_in(part)
+            raise InputError(first_error(error, tree, StudyConfig)) from None

@@ -128,6 +128,17 @@ def write_history(study: Path, trial: int, records: Sequence[Mapping[str, Any]])
     return _write(pa.Table.from_pylist(rows, schema=schema), study / HISTORY_FOLDER / trial_file(trial))
 
 
+def num_rows(study: Path) -> int:
+    """Trials that have a row in a study's table."""
+    return len(list((study / FOLDER).glob("trial-*.parquet")))
+
+
+def read_row(study: Path, trial: int) -> dict[str, Any] | None:
+    """A trial's row as plain values, None if it has none."""
+    file = study / FOLDER / trial_file(trial)
+    return to_records(read_table(file))[0] if file.is_file() else None
+
+
 def next_trial(study: Path) -> int:
     """The number after the highest that has a row."""
     numbers = [int(file.stem.removeprefix("trial-")) for file in (study / FOLDER).glob("trial-*.parquet")]

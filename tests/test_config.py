@@ -8,8 +8,9 @@ import pytest
 import yaml
 from conftest import DIGITS, ROOT
 
-from ofbnas.config import BudgetConfig, RampConfig, SearchConfig, SpaceConfig, dump_study, load_space, load_study
+from ofbnas.config import BudgetConfig, RampConfig, SearchConfig, SpaceConfig
 from ofbnas.errors import InputError
+from ofbnas.study_file import dump_study, load_space, load_study
 
 
 def edited(tmp_path, **changes):

@@ -50,7 +50,7 @@ def test_a_search_needs_neither_ray_nor_optuna():
     code = """
 import sys
 sys.modules["ray"] = sys.modules["optuna"] = None
-import ofbnas.search, ofbnas.finetune, ofbnas.trial, ofbnas.cli.search
+import ofbnas.search, ofbnas.finetune, ofbnas.parent, ofbnas.trial, ofbnas.cli.search
 ofbnas.trial.versions()
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,7 +17,8 @@ def doctor(as_json: Json = False) -> None:
     """
     import torch
 
-    from ofbnas.trial import cache_folder, versions
+    from ofbnas.parent import cache_folder
+    from ofbnas.trial import versions
 
     cache = cache_folder()
     found: dict[str, Any] = {

@@ -19,9 +19,9 @@ def evaluate(
 
     Example: ofbnas evaluate runs/digits --arch 4f1c
     """
-    from ofbnas.config import load_study
     from ofbnas.data import load_data
     from ofbnas.errors import InputError
+    from ofbnas.study_file import load_study
     from ofbnas.subnet import load_subnet
     from ofbnas.table import find, is_study, read_table
     from ofbnas.training import evaluate as measure

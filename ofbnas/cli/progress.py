@@ -71,7 +71,7 @@ class PlainView:
 
     def ended(self, trial: int) -> None:
         """A trial has its row."""
-        from ofbnas.sweep import read_row
+        from ofbnas.table import read_row
 
         self.running.pop(trial, None)
         self.done += 1

@@ -25,10 +25,11 @@ def search(
     """
     import torch
 
-    from ofbnas.config import load_study
     from ofbnas.data import load_data
+    from ofbnas.parent import trained_parent
+    from ofbnas.study_file import load_study
     from ofbnas.table import next_trial, to_records
-    from ofbnas.trial import run_trial, trained_parent
+    from ofbnas.trial import run_trial
 
     config = load_study(study, settings or ())
     folder = output or Path("runs") / f"{config.name}-search"

@@ -39,12 +39,12 @@ def run(
     Example: ofbnas study run studies/digits.yaml --set sweep.n_trials=16
     """
     from ofbnas.cli.progress import view_of
-    from ofbnas.config import load_study
+    from ofbnas.study_file import load_study
 
     config = load_study(study, settings or ())
     folder = output or Path("runs") / config.name
     view = view_of(config, folder, plain=as_json)
-    from ofbnas.sweep import run_study
+    from ofbnas.sweep.study import run_study
 
     with view:
         outcome = run_study(config, folder, view)
@@ -98,8 +98,8 @@ def show(
 
     Example: ofbnas study show runs/digits
     """
-    from ofbnas.config import dump_study, load_study
     from ofbnas.errors import InputError
+    from ofbnas.study_file import dump_study, load_study
     from ofbnas.table import is_study, read_table, to_records
 
     if not is_study(folder):
@@ -115,7 +115,7 @@ def show(
 
 
 def _overview(folder: Path) -> dict[str, Any]:
-    from ofbnas.config import load_study
+    from ofbnas.study_file import load_study
     from ofbnas.table import read_table
 
     config, table = load_study(folder / "study.yaml"), read_table(folder)

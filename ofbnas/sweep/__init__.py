@@ -1,0 +1,1 @@
+"""A study: Optuna samples trials, Ray Tune runs them. Only this package knows either."""

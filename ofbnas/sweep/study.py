@@ -1,0 +1,211 @@
+"""Running a study, or what is left of it.
+
+The journal and the table are its only state: a trial with a row is over, a trial that Optuna has as running but that
+has no row is run again under its old number and values, and new ones are asked for until there are `n_trials`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import optuna
+
+from ofbnas import table
+from ofbnas.budget import option_widths, window_below
+from ofbnas.config import StudyConfig
+from ofbnas.cost import cost_of, widths_of
+from ofbnas.data import load_data
+from ofbnas.errors import InputError
+from ofbnas.parent import trained_parent, untrained_parent
+from ofbnas.study_file import dump_study, load_study
+from ofbnas.sweep.ray_quietly import ray, tune
+from ofbnas.sweep.sampling import StudySearch, has_running
+from ofbnas.sweep.worker import Tell, View, log, log_to, trainable
+from ofbnas.training import evaluate
+from ofbnas.trial import versions
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a study ended: trials that have a row, before and after it, failed ones, and trials wanted."""
+
+    before: int
+    done: int
+    failed: int
+    wanted: int
+
+
+def run_study(config: StudyConfig, folder: Path, view: View) -> Outcome:
+    """Run a study, or what is left of it.
+
+    Args:
+        config: The study.
+        folder: Its folder; made if need be.
+        view: Told what happens.
+
+    Raises:
+        InputError: The folder holds another study, another driver runs it, or its values are out of reach.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _check_folder(config, folder)
+    _check_reach(config)
+    data = load_data(**config.data.model_dump())
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(str(folder / ".lock"), timeout=0), log_to(folder / "study.log"):
+            return _run_locked(config, folder, data, view)
+    except filelock.Timeout:
+        raise InputError(f"{folder}: another process runs this study; wait for it, or give --output") from None
+
+
+def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View) -> Outcome:
+    before, wanted = table.num_rows(folder), config.sweep.n_trials
+    if before >= wanted and not has_running(config, folder):
+        return _outcome(folder, before, wanted)
+    search = StudySearch(config, folder)
+    if (before := table.num_rows(folder)) >= wanted:
+        return _outcome(folder, before, wanted)
+    (folder / "study.yaml").write_text(_header() + dump_study(config), encoding="utf-8")
+    epochs = config.pretrain.epochs if config.pretrain else 0
+    parent = trained_parent(config, data, on_epoch=lambda epoch, _: view.parent(epoch, epochs))
+    accuracy = evaluate(parent.model, data.test)
+    log.info("parent %s: top-1 %.2f %% on the test split", config.model.name, accuracy.top1)
+    view.begin(before, wanted)
+    resources = config.resources
+    with _ray(), _interrupts():
+        function = tune.with_parameters(
+            trainable,
+            study=dump_study(config),
+            folder=str(folder.resolve()),
+            parent=parent.model.state_dict(),
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(function, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
+            tune_config=tune.TuneConfig(
+                search_alg=search,
+                num_samples=wanted - before,
+                max_concurrent_trials=resources.max_concurrent or _fitting(config),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="ray",
+                storage_path=str((folder / ".tune").resolve()),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=resources.max_failures),
+                callbacks=[Tell(config, folder, view)],
+            ),
+        )
+        tuner.fit()
+    shutil.rmtree(folder / ".tune", ignore_errors=True)
+    return _outcome(folder, before, wanted)
+
+
+def _outcome(folder: Path, before: int, wanted: int) -> Outcome:
+    status = table.read_table(folder)["status"]
+    return Outcome(before, len(status), int((status == "failed").sum()), wanted)
+
+
+def _check_folder(config: StudyConfig, folder: Path) -> None:
+    """Refuse to continue a folder with another study than the one it holds."""
+    file = folder / "study.yaml"
+    if not file.is_file():
+        return
+    held, asked = (study.model_dump(mode="json") for study in (load_study(file), config))
+    held["sweep"]["n_trials"] = asked["sweep"]["n_trials"]
+    held["resources"] = asked["resources"]
+    if differing := [name for name in _leaves(held | asked) if _at(held, name) != _at(asked, name)]:
+        name = differing[0]
+        raise InputError(
+            f"{folder}: holds a study with {name} {_at(held, name)}, asked for was {_at(asked, name)}: give --output "
+            "a new folder, or run the study as it is"
+        )
+
+
+def _check_reach(config: StudyConfig) -> None:
+    """Check that the parent can be made and every budget the sweep may ask for can be met."""
+    parent = untrained_parent(config)
+    asked = [config.search.budget]
+    for name, param in config.sweep.params.items():
+        if name.startswith("search.budget."):
+            asked = [config.with_values({name: value}).search.budget for value in param.ends()]
+    for budget in asked:
+        cost = cost_of(parent.model, parent.axes, budget.metric())
+        window_below(cost, option_widths(parent.axes), budget.limit(cost.of(widths_of(parent.axes))), budget.tolerance)
+
+
+def _fitting(config: StudyConfig) -> int:
+    """Trials that fit on the cluster at a time."""
+    have, resources = ray.cluster_resources(), config.resources
+    fits = have.get("CPU", 0) / resources.cpus_per_trial
+    if resources.gpus_per_trial:
+        fits = min(fits, have.get("GPU", 0) / resources.gpus_per_trial)
+    if fits < 1:
+        raise InputError(
+            f"a trial needs {resources.cpus_per_trial:g} CPUs and {resources.gpus_per_trial:g} GPUs, Ray has "
+            f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}: lower resources.cpus_per_trial or gpus_per_trial"
+        )
+    return int(fits)
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """A Ray of this process' own, quiet."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    ray.init(
+        address="local",
+        num_cpus=os.cpu_count(),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.CRITICAL,
+        configure_logging=True,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """SIGTERM ends the run as Ctrl-C does, which Tune answers by stopping its trials."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _header() -> str:
+    """Comment at the head of a resolved study."""
+    found = ", ".join(f"{name} {number}" for name, number in versions().items())
+    return f"# The study as it was run, by {found}.\n"
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Dotted names of all values in a tree of mappings."""
+    for key, value in tree.items():
+        here = f"{path}.{key}" if path else key
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, here)
+        else:
+            yield here
+
+
+def _at(tree: Any, name: str) -> Any:
+    """A value by its dotted name, None where there is none."""
+    for key in name.split("."):
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
