@@ -100,7 +100,7 @@ def search(
     torch.manual_seed(seed)
     run = Searcher(model, data, config, list(axes_of(model) if axes is None else axes), seed)
     if checkpoint is not None and checkpoint.is_file():
-        run.load_state(load_checkpoint(checkpoint, run.device))
+        run.load_state(load_checkpoint(checkpoint, run.settings, run.device))
     run.train(seed, on_epoch, checkpoint)
     forced = len(run.open_axes())
     if forced:
@@ -126,7 +126,8 @@ class Searcher:
         self.device = data.train.images.device
         self.steps = config.epochs * data.num_batches(config.batch_size)
         pmim = MaskedImageModelling(model) if config.pmim.weight and config.pmim.mask_ratio else None
-        self.teacher = model.eval()
+        self.settings = repr((config, seed, [(axis.name, axis.size, axis.options) for axis in axes]))
+        self.teacher = copy.deepcopy(model).eval() if config.distill is not None else None
         self.supernet = Supernet(copy.deepcopy(model), axes, pmim=pmim, residual_mask=config.residual_mask)
         self._start(seed)
         self.final = final_embedding(axes).name
@@ -169,7 +170,7 @@ class Searcher:
                 self.epoch = place.epoch + 1
                 means = since_epoch.take(f"search, epoch {self.epoch}")
                 if checkpoint is not None:
-                    save_checkpoint(checkpoint, self.state())
+                    save_checkpoint(checkpoint, self.state(), self.settings)
                 if on_epoch:
                     on_epoch(self.epoch, means)
 
@@ -180,7 +181,7 @@ class Searcher:
             schedule.step_update(step)
         open_axes = self.open_axes()
         taught = None
-        if config.distill is not None:
+        if self.teacher is not None:
             with torch.no_grad():
                 taught = passes(self.teacher, images)
         if not open_axes:

@@ -12,7 +12,7 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 
 from ofbnas.data import Data, Split
-from ofbnas.errors import NotFiniteError
+from ofbnas.errors import InputError, NotFiniteError
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 OnEpoch = Callable[[int, dict[str, float]], None]
@@ -73,9 +73,9 @@ def fit(
     """
     criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
     optimizer = adamw(dict(model.named_parameters()), lr, weight_decay, exempt(model))
-    first = 0
+    first, settings = 0, repr((epochs, batch_size, lr, weight_decay, warmup, label_smoothing, clip_grad, seed))
     if checkpoint is not None and checkpoint.is_file():
-        state = load_checkpoint(checkpoint)
+        state = load_checkpoint(checkpoint, settings)
         model.load_state_dict(state["model"])
         load_optimizer_state([optimizer], dict(model.named_parameters()), state["optimizer"])
         first = state["epoch"]
@@ -93,7 +93,7 @@ def fit(
             if checkpoint is not None:
                 moments = optimizer_state([optimizer], dict(model.named_parameters()))
                 state = {"epoch": place.epoch + 1, "model": model.state_dict(), "optimizer": moments}
-                save_checkpoint(checkpoint, state)
+                save_checkpoint(checkpoint, state, settings)
             if on_epoch:
                 on_epoch(place.epoch + 1, means)
     model.eval()
@@ -208,18 +208,30 @@ def load_optimizer_state(
                 optimizer.state[parameter] = held
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write plain tensors and values, and torch's random state, to a file that appears whole or not at all."""
+def save_checkpoint(path: Path, state: Mapping[str, Any], settings: str) -> None:
+    """Write plain tensors and values, and torch's random state, to a file that appears whole or not at all.
+
+    Args:
+        path: The file.
+        state: Plain tensors and values.
+        settings: What the run was asked to do; `load_checkpoint` goes on only with the same.
+    """
     random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".writing")
-    torch.save({**state, "random": random}, beside)
+    torch.save({**state, "random": random, "settings": settings}, beside)
     beside.replace(path)
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint, without pickle's code, and set torch's random state to what it was."""
+def load_checkpoint(path: Path, settings: str, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint, without pickle's code, and set torch's random state to what it was.
+
+    Raises:
+        InputError: It belongs to a run with other settings.
+    """
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    if state.pop("settings") != settings:
+        raise InputError(f"{path}: was left by a run with other settings; delete it, or go on with the same settings")
     random = state.pop("random")
     torch.set_rng_state(random["cpu"].cpu())
     if random["cuda"] and torch.cuda.is_available():

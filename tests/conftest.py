@@ -14,7 +14,9 @@ from torch import nn
 from ofbnas.axes import Axis, Shares, axes
 from ofbnas.data import Data, load_data
 
-torch.set_num_threads(1)  # models here are too small for more, and a busy machine would make threads wait for each other
+torch.set_num_threads(
+    1
+)  # models here are too small for more, and a busy machine would make threads wait for each other
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "studies" / "digits.yaml"

@@ -11,6 +11,7 @@ from test_search import config
 
 from ofbnas.axes import axes
 from ofbnas.config import FinetuneConfig
+from ofbnas.errors import InputError
 from ofbnas.finetune import finetune
 from ofbnas.search import search
 from ofbnas.training import fit, load_checkpoint, save_checkpoint
@@ -84,7 +85,7 @@ def test_interrupted_finetuning_ends_as_the_uninterrupted_one(model, data, tmp_p
 
 
 def test_checkpoints_hold_no_code_and_are_never_seen_in_part(tmp_path):
-    save_checkpoint(tmp_path / "a.pt", {"epoch": 3, "tensor": torch.ones(2)})
+    save_checkpoint(tmp_path / "a.pt", {"epoch": 3, "tensor": torch.ones(2)}, "lr 1")
     assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
     state = torch.load(tmp_path / "a.pt", weights_only=True)
     assert state["epoch"] == 3
@@ -92,7 +93,9 @@ def test_checkpoints_hold_no_code_and_are_never_seen_in_part(tmp_path):
     torch.manual_seed(1)
     torch.set_rng_state(state["random"]["cpu"])
     assert torch.rand(1) == expected
-    assert load_checkpoint(tmp_path / "a.pt")["tensor"].tolist() == [1, 1]
+    assert load_checkpoint(tmp_path / "a.pt", "lr 1")["tensor"].tolist() == [1, 1]
+    with pytest.raises(InputError, match="other settings"):
+        load_checkpoint(tmp_path / "a.pt", "lr 2")
 
 
 def test_plain_training_goes_on_too(data, tmp_path):
