@@ -22,7 +22,7 @@ class Hypervolume:
         value: In units of x times units of y.
         x: Cost of the reference point.
         y: Quality of the reference point.
-        share: Of the area between the reference point and no cost at 100 %.
+        share: Of the area between the reference point and no cost at 100 %; 0 where that has no area.
     """
 
     value: float
@@ -71,7 +71,7 @@ def hypervolume(rows: pd.DataFrame, *, x: str = "gmacs", y: str = "top1", ref: t
     points = rows[[x, y]].dropna().to_numpy(dtype=np.float64)
     value = float(moocore.hypervolume(points, ref=list(ref), maximise=[False, True])) if len(points) else 0.0
     box = ref[0] * (100 - ref[1])
-    return Hypervolume(value, ref[0], ref[1], value / box if box > 0 else float("nan"))
+    return Hypervolume(value, ref[0], ref[1], value / box if box > 0 else 0.0)
 
 
 def reference_point(table: pd.DataFrame, *, x: str = "gmacs") -> tuple[float, float]:

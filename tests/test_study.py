@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -176,6 +177,10 @@ def test_failing_trials_are_rows_with_a_reason_and_the_others_go_on(tmp_path):
 def test_a_study_of_failures_exits_with_1(tmp_path):
     file = write(tmp_path, search=STUDY["search"] | {"lr": 1e30, "clip_grad": None})
     assert "every trial failed" in finish(file, tmp_path / "out", code=1)
+    shown = subprocess.run([OFBNAS, "front", "show", tmp_path / "out", "--json"], check=True, capture_output=True)
+    assert json.loads(shown.stdout)["front"] == []
+    shown = subprocess.run([OFBNAS, "front", "show", tmp_path / "out"], check=True, capture_output=True, text=True)
+    assert "no row of" in shown.stdout
 
 
 @pytest.mark.parametrize("max_failures", [0, 2])

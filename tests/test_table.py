@@ -181,7 +181,10 @@ def test_failed_rows_are_not_on_the_front():
     table = frame([(1, 5), (2, 6)])
     table.loc[0, "top1"] = np.nan
     assert front(table)["gmacs"].tolist() == [2]
-    assert front(table.iloc[:1]).empty
+    failed = table.iloc[:1].assign(gmacs=np.nan)
+    assert front(failed).empty
+    volume = hypervolume(front(failed), ref=reference_point(failed))
+    assert (volume.value, volume.share) == (0.0, 0.0)
 
 
 def test_columns_that_cannot_be_compared_are_refused():

@@ -73,6 +73,9 @@ def summary(tables: Sequence[Path], x: str = "gmacs", y: str = "top1") -> dict[s
 def print_front(tables: Sequence[Path], x: str = "gmacs", y: str = "top1") -> None:
     """The front as a table for people."""
     found = summary(tables, x, y)
+    if not found["front"]:
+        typer.echo(f"no row of {', '.join(map(str, tables))} has both {x} and {y}")
+        return
     columns = list(dict.fromkeys(["arch_id", x, "params", y, "study", "trial"]))
     print_table(columns, found["front"])
     volume = found["hypervolume"]
