@@ -6,15 +6,18 @@ import copy
 
 import pytest
 import torch
-from conftest import KWARGS, NAME, SPACE, make
+from conftest import DIGITS, KWARGS, NAME, SPACE, make
 from test_search import config
 
 from ofbnas.axes import axes
 from ofbnas.config import FinetuneConfig
 from ofbnas.errors import InputError
 from ofbnas.finetune import finetune
+from ofbnas.parent import untrained_parent
 from ofbnas.search import search
+from ofbnas.study_file import load_study
 from ofbnas.training import fit, load_checkpoint, save_checkpoint
+from ofbnas.trial import run_trial
 
 
 class Killed(Exception):
@@ -110,3 +113,26 @@ def test_plain_training_goes_on_too(data, tmp_path):
     again = make(proj_drop_rate=0.1)
     fit(again, data, **settings, checkpoint=tmp_path / "fit.pt")
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in whole.state_dict().items())
+
+
+@pytest.mark.parametrize("at", [("search", 2), ("finetune", 1)])
+def test_an_interrupted_trial_ends_with_the_same_row(data, tmp_path, at):
+    settings = ["search.epochs=3", "finetune.epochs=2", "model.kwargs.depth=2", "model.kwargs.embed_dim=32"]
+    study = load_study(DIGITS, settings)
+    parent = untrained_parent(study).model.state_dict()
+
+    def run(folder, killed_at=None):
+        def report(phase, epoch, epochs):
+            if (phase, epoch) == killed_at:
+                raise Killed
+
+        return run_trial(study, {"search.budget.gmacs_share": 0.4}, 7, folder, data, parent, report)
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "broken", at)
+    assert list((tmp_path / "broken").rglob("*.pt")) and not (tmp_path / "broken" / "architectures").exists()
+    again = run(tmp_path / "broken")
+    for name in ("arch_id", "gmacs", "top1", "val_top1", "top1_before_finetune", "weights", "weights_sha256"):
+        assert again[name] == whole[name], name
+    assert not (tmp_path / "broken" / "checkpoints").exists()

@@ -102,6 +102,7 @@ def test_a_killed_study_goes_on_where_it_stopped(tmp_path):
 
     finish(file, out)
     assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in done} == done, "finished trials were not run again"
+    assert not (out / "checkpoints").exists()
     after = trials(out)
     assert [t.state.name for t in after] == ["COMPLETE"] * 4, "none is running, none was asked for twice"
     assert [t.params for t in after[: len(left)]] == [t.params for t in left]
