@@ -25,7 +25,7 @@ from ofbnas.axes import axes, input_size
 from ofbnas.config import SearchConfig
 from ofbnas.data import Data, Split
 from ofbnas.decide import best_choice
-from ofbnas.search import Searcher
+from ofbnas.searcher import Searcher
 from ofbnas.training import adamw, descend
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from ofbnas.axes import axes
 from ofbnas.bimask import BiMask
 from ofbnas.saliency import magnitude, normal_scores, taylor
-from ofbnas.search import Searcher
+from ofbnas.searcher import Searcher
 from ofbnas.supernet import Supernet
 
 

@@ -15,7 +15,8 @@ from ofbnas.config import FinetuneConfig, SearchConfig
 from ofbnas.cost import cost_of, widths_of
 from ofbnas.errors import InputError, NotFiniteError
 from ofbnas.finetune import finetune
-from ofbnas.search import Searcher, search
+from ofbnas.search import search
+from ofbnas.searcher import Searcher
 from ofbnas.supernet import Supernet
 from ofbnas.training import evaluate, fit
 
