@@ -256,3 +256,16 @@ def test_the_readmes_search_runs_as_it_stands():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "'embed'" in done.stdout and "top1" in done.stdout
+
+
+def test_the_digits_study_reaches_what_its_header_promises(tmp_path):
+    import ofbnas as package
+
+    ok("study", "run", DIGITS, "--output", tmp_path / "digits", "--json")
+    table = package.read_table(tmp_path / "digits")
+    assert len(table) == 10 and set(table["status"]) == {"complete"}
+    parent = table["parent_top1"][0]
+    assert parent >= 97
+    half = table[table["gmacs"] <= table["parent_gmacs"] / 2]
+    assert half["top1"].max() >= parent - 1
+    assert (table["parent_top1"] == parent).all(), "one parent, shared by all trials"
