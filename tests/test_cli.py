@@ -199,6 +199,10 @@ WRONG = {
     "unknown column": (["front", "show", "STUDY", "--x", "joules"], "expected one of gmacs"),
     "unknown picture": (["front", "plot", "STUDY", "--out", "a.bmp"], "expected .png, .svg, .pdf or .html"),
     "missing space": (["space", "show", "deit_tiny_patch16_224", "--space", "none.yaml"], "no such file"),
+    "checkpoint of a study missing": (
+        ["study", "run", DIGITS, "--set", "model.checkpoint=none.safetensors", "--output", "o"],
+        "model.checkpoint must name",
+    ),
     "checkpoint missing": (["search", DIGITS, "--set", "model.checkpoint=none.safetensors"], "no such file"),
 }  # fmt: skip
 

@@ -131,7 +131,9 @@ def _check_folder(config: StudyConfig, folder: Path) -> None:
 
 
 def _check_reach(config: StudyConfig) -> None:
-    """Check that the parent can be made and every budget the sweep may ask for can be met."""
+    """Check that the parent can be made, has its weights, and can meet every budget the sweep may ask for."""
+    if (checkpoint := config.model.checkpoint) is not None and not checkpoint.is_file():
+        raise InputError(f"{checkpoint}: no such file; model.checkpoint must name the parent's weights")
     parent = untrained_parent(config)
     asked = [config.search.budget]
     for name, param in config.sweep.params.items():
