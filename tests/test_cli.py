@@ -108,6 +108,10 @@ def test_another_study_is_not_mixed_in(study):
     done = ofbnas("study", "run", study.parent / "small.yaml", "--output", study, "--set", "search.epochs=9")
     assert done.returncode == 2
     assert "search.epochs 4, asked for was 9" in done.stderr
+    for params in ("{search.budget.gmacs_share: {low: 0.4, high: 0.8}}", "{}"):
+        done = ofbnas("study", "run", study.parent / "small.yaml", "--output", study, "--set", f"sweep.params={params}")
+        assert done.returncode == 2, "other ranges of swept fields make another study"
+        assert "sweep.params" in done.stderr
 
 
 def test_a_subnet_has_the_accuracy_of_its_row_in_a_fresh_process(study):

@@ -122,11 +122,12 @@ def _check_folder(config: StudyConfig, folder: Path) -> None:
     held, asked = (study.model_dump(mode="json") for study in (load_study(file), config))
     held["sweep"]["n_trials"] = asked["sweep"]["n_trials"]
     held["resources"] = asked["resources"]
-    if differing := [name for name in _leaves(held | asked) if _at(held, name) != _at(asked, name)]:
-        name = differing[0]
+    was, now = _leaves(held), _leaves(asked)
+    if differing := [path for path in was | now if was.get(path) != now.get(path)]:
+        path = differing[0]
         raise InputError(
-            f"{folder}: holds a study with {name} {_at(held, name)}, asked for was {_at(asked, name)}: give --output "
-            "a new folder, or run the study as it is"
+            f"{folder}: holds a study with {'.'.join(path)} {was.get(path)}, asked for was {now.get(path)}: give "
+            "--output a new folder, or run the study as it is"
         )
 
 
@@ -196,18 +197,9 @@ def _header() -> str:
     return f"# The study as it was run, by {found}.\n"
 
 
-def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Dotted names of all values in a tree of mappings."""
+def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """All values in a tree of mappings by their path; a key may itself hold dots."""
+    leaves: dict[tuple[str, ...], Any] = {}
     for key, value in tree.items():
-        here = f"{path}.{key}" if path else key
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, here)
-        else:
-            yield here
-
-
-def _at(tree: Any, name: str) -> Any:
-    """A value by its dotted name, None where there is none."""
-    for key in name.split("."):
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree
+        leaves |= _leaves(value, (*path, key)) if isinstance(value, Mapping) and value else {(*path, key): value}
+    return leaves
