@@ -14,7 +14,8 @@ from ofbnas.axes import axes, final_embedding
 from ofbnas.config import DistillConfig, FinetuneConfig
 from ofbnas.data import Data
 from ofbnas.subnet import Subnet
-from ofbnas.training import Loss, OnEpoch, fit, passes
+from ofbnas.supernet import passes
+from ofbnas.training import Loss, OnEpoch, fit
 
 
 def finetune(

@@ -20,7 +20,7 @@ from ofbnas.cost import cost_of, widths_of
 from ofbnas.data import Data
 from ofbnas.decide import Alive, survivors, widths_alive
 from ofbnas.shrink import take
-from ofbnas.supernet import Supernet
+from ofbnas.supernet import Supernet, passes
 from ofbnas.tokens import MaskedImageModelling
 from ofbnas.training import (
     Mean,
@@ -32,7 +32,6 @@ from ofbnas.training import (
     exempt,
     load_optimizer_state,
     optimizer_state,
-    passes,
     save_checkpoint,
 )
 

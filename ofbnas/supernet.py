@@ -112,8 +112,8 @@ class Supernet(nn.Module):
         tensors = self._masked_tensors()
         inner = {f"model.{name}": tensors[name] for name, _ in self.model.named_parameters()}
         with hidden_patches(self.model.get_submodule("patch_embed"), hidden, tensors.get("pmim.mask_token")):
-            passes: tuple[Tensor, Tensor] = torch.func.functional_call(_Passes(self.model), inner, (images,))
-        return passes
+            both: tuple[Tensor, Tensor] = torch.func.functional_call(_Passes(self.model), inner, (images,))
+        return both
 
     def forward(self, images: Tensor) -> Tensor:
         """The model's outputs under the masks, [batch, classes]."""
@@ -167,6 +167,13 @@ class Supernet(nn.Module):
         return tensors
 
 
+def passes(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """A timm model's final features [batch, tokens, embedding] and outputs [batch, classes] of one forward pass."""
+    timm_model: Any = model
+    features = timm_model.forward_features(images)
+    return features, timm_model.forward_head(features)
+
+
 def _with_tensors(model: nn.Module, axes: Sequence[Axis], tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of a model with tensors of its own or of smaller widths."""
     copied = bare_copy(model)
@@ -192,6 +199,4 @@ class _Passes(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        model: Any = self.model
-        features = model.forward_features(images)
-        return features, model.forward_head(features)
+        return passes(self.model, images)

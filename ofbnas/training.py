@@ -174,13 +174,6 @@ def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> Cosin
     )
 
 
-def passes(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """A timm model's final features [batch, tokens, embedding] and outputs [batch, classes] of one forward pass."""
-    timm_model: Any = model
-    features = timm_model.forward_features(images)
-    return features, timm_model.forward_head(features)
-
-
 def optimizer_state(
     optimizers: Iterable[torch.optim.Optimizer], parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, dict[str, Tensor]]:
