@@ -26,6 +26,7 @@ class BiMask(nn.Module):
         room: (groups, channels) of the smallest rectangle that holds every option alive.
         blend: lambda, the importance's weight in the mask, [].
         widths: Units that each option keeps, like `logits`.
+        groups: Groups that each option keeps, like `logits`.
     """
 
     importance: nn.Parameter
@@ -33,6 +34,7 @@ class BiMask(nn.Module):
     alive: Tensor
     blend: Tensor
     widths: Tensor
+    groups: Tensor
     keeps_group: Tensor
     keeps_channel: Tensor
 
@@ -56,6 +58,7 @@ class BiMask(nn.Module):
         self.register_buffer("blend", torch.zeros(()))
         constants = {
             "widths": (groups[:, None] * channels).to(widest),
+            "groups": groups[:, None].expand_as(widest).to(widest),
             "keeps_group": (groups[:, None] > torch.arange(size[0])).to(widest),
             "keeps_channel": (channels[:, None] > torch.arange(size[1])).to(widest),
         }
@@ -104,9 +107,10 @@ class BiMask(nn.Module):
         """The mask m, [groups, channels]."""
         return torch.lerp(self.sparsity(), self.gate(), self.blend)
 
-    def expected_width(self) -> Tensor:
-        """Units kept in expectation over p, []."""
-        return (self.probabilities() * self.widths).sum()
+    def expected_size(self) -> tuple[Tensor, Tensor]:
+        """Units and groups kept in expectation over p, [] each."""
+        p = self.probabilities()
+        return (p * self.widths).sum(), (p * self.groups).sum()
 
     def keep_only_(self, alive: Tensor) -> None:
         """Let every option die that is not in `alive`, a boolean table like `logits`.

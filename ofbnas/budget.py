@@ -29,12 +29,12 @@ class Window:
     limit: int
 
 
-def option_widths(axes: Sequence[Axis]) -> list[Ints]:
-    """For each axis the widths of all its options."""
-    return [np.outer(*map(np.array, axis.options)).ravel().astype(np.int64) for axis in axes]
+def option_sizes(axes: Sequence[Axis]) -> list[Ints]:
+    """For each axis the sizes of all its options, [options, 2]."""
+    return [np.array(list(product(*axis.options)), dtype=np.int64) for axis in axes]
 
 
-def choose(cost: Cost, widths: Sequence[Ints], scores: Sequence[Floats], window: Window) -> list[int] | None:
+def choose(cost: Cost, sizes: Sequence[Ints], scores: Sequence[Floats], window: Window) -> list[int] | None:
     """The choice of one option per axis with the highest total score whose cost lies in the window.
 
     A multiple-choice knapsack, solved exactly: axes whose widths meet those of others (the embedding) are
@@ -43,8 +43,8 @@ def choose(cost: Cost, widths: Sequence[Ints], scores: Sequence[Floats], window:
     equal ones merged, keeping the better: then the choice is still inside the window, and near the best.
 
     Args:
-        cost: The cost of widths.
-        widths: For each axis the width of each of its options.
+        cost: The cost of sizes.
+        sizes: For each axis the (groups, channels) of each of its options, [options, 2].
         scores: For each axis the score of each of its options, finite.
         window: Allowed costs.
 
@@ -52,10 +52,11 @@ def choose(cost: Cost, widths: Sequence[Ints], scores: Sequence[Floats], window:
         An option's index for each axis; None if no choice lies in the window.
     """
     best, best_score = None, -np.inf
-    for bound, joint, rest, base, rates in _by_promise(cost, widths, scores):
+    for bound, joint, rest, base, rates in _by_promise(cost, sizes, scores):
         if bound <= best_score:
             break
-        found = _separable(base, [rates[a] * widths[a] for a in rest], [scores[a] for a in rest], window)
+        costs = [rates[a] * sizes[a].prod(1) + cost.grouped[a] * sizes[a][:, 0] for a in rest]
+        found = _separable(base, costs, [scores[a] for a in rest], window)
         if found is None:
             continue
         picks = joint | dict(zip(rest, found, strict=True))
@@ -63,37 +64,37 @@ def choose(cost: Cost, widths: Sequence[Ints], scores: Sequence[Floats], window:
         if score > best_score:
             best, best_score = picks, score
     if best is None and any(score.any() for score in scores):
-        return choose(cost, widths, [np.zeros(len(options)) for options in widths], window)
-    return None if best is None else [best[a] for a in range(len(widths))]
+        return choose(cost, sizes, [np.zeros(len(options)) for options in sizes], window)
+    return None if best is None else [best[a] for a in range(len(sizes))]
 
 
-def reachable(cost: Cost, widths: Sequence[Ints], window: Window) -> bool:
+def reachable(cost: Cost, sizes: Sequence[Ints], window: Window) -> bool:
     """Whether some choice of one option per axis costs what the window allows."""
-    return choose(cost, widths, [np.zeros(len(options)) for options in widths], window) is not None
+    return choose(cost, sizes, [np.zeros(len(options)) for options in sizes], window) is not None
 
 
-def window_below(cost: Cost, widths: Sequence[Ints], limit: int, tolerance: float) -> Window:
+def window_below(cost: Cost, sizes: Sequence[Ints], limit: int, tolerance: float) -> Window:
     """The window [(1 - tolerance) limit, limit], lowered to the highest cost below the limit if it holds none.
 
     Raises:
         InputError: Even the smallest architecture is above the limit.
     """
-    least = cost.of([int(options.min()) for options in widths])
-    most = cost.of([int(options.max()) for options in widths])
-    if least > limit:
+    least = cost.of([tuple(options.min(0)) for options in sizes])
+    most = cost.of([tuple(options.max(0)) for options in sizes])
+    if not reachable(cost, sizes, Window(least, limit)):
         raise InputError(f"budget {limit:,} is out of reach: this search space reaches from {least:,} to {most:,}")
     floor = math.ceil(limit * (1 - tolerance))
-    if reachable(cost, widths, Window(floor, limit)):
+    if reachable(cost, sizes, Window(floor, limit)):
         return Window(floor, limit)
     low, high = least, floor  # a window from low is reachable, one from high is not
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if reachable(cost, widths, Window(middle, limit)) else (low, middle)
+        low, high = (middle, high) if reachable(cost, sizes, Window(middle, limit)) else (low, middle)
     return Window(low, limit)
 
 
 def _by_promise(
-    cost: Cost, widths: Sequence[Ints], scores: Sequence[Floats]
+    cost: Cost, sizes: Sequence[Ints], scores: Sequence[Floats]
 ) -> Iterator[tuple[float, dict[int, int], list[int], int, Ints]]:
     """Combinations of the axes that couple others, the highest attainable score first.
 
@@ -108,16 +109,16 @@ def _by_promise(
         axis = int(open_pairs.sum(1).argmax())
         coupling.append(axis)
         open_pairs[axis, :] = open_pairs[:, axis] = False
-    rest = [axis for axis in range(len(widths)) if axis not in coupling]
+    rest = [axis for axis in range(len(sizes)) if axis not in coupling]
     others = sum(float(scores[axis].max()) for axis in rest)
-    combinations = list(product(*(range(len(widths[axis])) for axis in coupling)))
+    combinations = list(product(*(range(len(sizes[axis])) for axis in coupling)))
     bounds = [others + sum(float(scores[a][p]) for a, p in zip(coupling, c, strict=True)) for c in combinations]
     for index in np.argsort(-np.array(bounds), kind="stable"):
         joint = dict(zip(coupling, combinations[index], strict=True))
-        w = np.zeros(len(widths), dtype=np.int64)
+        picked = np.zeros((len(sizes), 2), dtype=np.int64)
         for axis, pick in joint.items():
-            w[axis] = widths[axis][pick]
-        yield bounds[index], joint, rest, cost.of(w.tolist()), cost.linear + symmetric @ w
+            picked[axis] = sizes[axis][pick]
+        yield bounds[index], joint, rest, cost.of(picked), cost.linear + symmetric @ picked.prod(1)
 
 
 def _separable(base: int, costs: list[Ints], scores: list[Floats], window: Window) -> list[int] | None:

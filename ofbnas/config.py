@@ -115,6 +115,9 @@ class BudgetConfig(Section):
     """Share of the parent's multiply-accumulates."""
     params_share: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the parent's parameters."""
+    count: Literal["exact", "reference"] = "exact"
+    """How multiply-accumulates are counted. exact: what torch's counter counts. reference: by OFB's published formula,
+    with biases, norms and softmax and without the class token."""
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """The subnet lies within this share below the budget, as far as the options allow."""
 
@@ -131,9 +134,11 @@ class BudgetConfig(Section):
             if (value := getattr(self, name)) is not None:
                 yield name, value
 
-    def metric(self) -> Literal["macs", "params"]:
+    def metric(self) -> Literal["macs", "params", "reference_macs"]:
         """What is bounded."""
-        return "params" if next(self._limits())[0].startswith("params") else "macs"
+        if next(self._limits())[0].startswith("params"):
+            return "params"
+        return "macs" if self.count == "exact" else "reference_macs"
 
     def limit(self, full: int) -> int:
         """The bound in multiply-accumulates or parameters, for a parent that costs `full`."""

@@ -1,4 +1,4 @@
-"""What a model costs at given widths: multiply-accumulates per image, or parameters."""
+"""What a model costs at given sizes: multiply-accumulates per image, or parameters."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ofbnas.axes import Axis, all_bindings, input_size
+from ofbnas.axes import Axis, all_bindings, input_size, reference_counts
 from ofbnas.errors import InputError
 
-Metric = Literal["macs", "params"]
+Metric = Literal["macs", "params", "reference_macs"]
+Sizes = Sequence[tuple[int, int]] | NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A cost as a function of the axes' widths w: constant + linear @ w + w @ quadratic @ w.
+    """A cost as a function of widths w and groups g: constant + linear @ w + grouped @ g + w @ quadratic @ w.
 
     The widths of a Vision Transformer meet at most in pairs (a weight joins two axes), so this form is exact. Its
     coefficients do not change when units are removed.
@@ -30,53 +31,67 @@ class Cost:
         names: The axes, in the order of the coefficients.
         constant: Cost that no axis changes.
         linear: Cost per unit, [axes], whole numbers.
+        grouped: Cost per group, a head in an attention, [axes], whole numbers.
         quadratic: Cost per pair of units, [axes, axes], whole numbers, upper triangle.
     """
 
     names: tuple[str, ...]
     constant: int
     linear: NDArray[np.int64]
+    grouped: NDArray[np.int64]
     quadratic: NDArray[np.int64]
 
-    def of(self, widths: Sequence[int]) -> int:
-        """The cost at whole widths, in the order of `names`."""
-        w = np.asarray(widths, dtype=np.int64)
-        return self.constant + int(self.linear @ w) + int(w @ self.quadratic @ w)
+    def of(self, sizes: Sizes) -> int:
+        """The cost at sizes (groups, channels), in the order of `names`."""
+        groups, channels = np.asarray(sizes, dtype=np.int64).reshape(-1, 2).T
+        w = groups * channels
+        return self.constant + int(self.linear @ w) + int(self.grouped @ groups) + int(w @ self.quadratic @ w)
 
-    def expected(self, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:
-        """The cost as a differentiable function of expected widths, [axes] to [] in float64.
+    def expected(self, device: torch.device | str = "cpu") -> Callable[[Tensor, Tensor], Tensor]:
+        """The cost as a differentiable function of expected widths and groups, [axes] each to [] in float64.
 
         It is exact in expectation for axes that are decided independently.
         """
-        linear = torch.as_tensor(self.linear, dtype=torch.float64, device=device)
-        quadratic = torch.as_tensor(self.quadratic, dtype=torch.float64, device=device)
+        linear, grouped, quadratic = (
+            torch.as_tensor(coefficients, dtype=torch.float64, device=device)
+            for coefficients in (self.linear, self.grouped, self.quadratic)
+        )
 
-        def cost(widths: Tensor) -> Tensor:
+        def cost(widths: Tensor, groups: Tensor) -> Tensor:
             w = widths.double()
-            return self.constant + linear @ w + w @ quadratic @ w
+            return self.constant + linear @ w + grouped @ groups.double() + w @ quadratic @ w
 
         return cost
 
 
 def cost_of(model: nn.Module, axes: Sequence[Axis], metric: Metric = "macs") -> Cost:
-    """The cost of a model as a function of its axes' widths.
+    """The cost of a model as a function of its axes' sizes.
 
     Multiply-accumulates are those of matrix products and convolutions for one image, half of what
-    `torch.utils.flop_counter` counts; norms, biases and softmax are not counted, as there.
+    `torch.utils.flop_counter` counts; norms, biases and softmax are not counted, as there. OFB's published totals
+    count those too, and leave the class token out: that is "reference_macs".
 
     Args:
         model: A timm model.
         axes: Its axes, at its present sizes.
-        metric: "macs" or "params".
+        metric: "macs", "params" or "reference_macs".
 
     Raises:
-        InputError: A tensor lies along more than two axes.
+        InputError: A tensor lies along more than two axes, or OFB has no formula for the model.
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    uses = _uses(model) if metric == "macs" else Counter(dict.fromkeys(shapes, 1))
     names = tuple(axis.name for axis in axes)
     constant, linear = 0, np.zeros(len(axes), dtype=np.int64)
-    quadratic = np.zeros((len(axes), len(axes)), dtype=np.int64)
+    grouped, quadratic = np.zeros_like(linear), np.zeros((len(axes), len(axes)), dtype=np.int64)
+    if metric == "params":
+        uses = Counter(dict.fromkeys(shapes, 1))
+    elif metric == "macs":
+        uses = _uses(model)
+        linear += np.array([axis.products for axis in axes], dtype=np.int64)
+    else:
+        uses, per_unit, per_group = reference_counts(model)
+        linear += np.array([per_unit[axis.name] for axis in axes], dtype=np.int64)
+        grouped += np.array([per_group[axis.name] for axis in axes], dtype=np.int64)
     for name, shape in shapes.items():
         factor, along = uses[name], []
         for dim, length in enumerate(shape):
@@ -91,19 +106,17 @@ def cost_of(model: nn.Module, axes: Sequence[Axis], metric: Metric = "macs") -> 
             linear[along[0]] += factor
         else:
             constant += factor
-    if metric == "macs":
-        linear += np.array([axis.products for axis in axes], dtype=np.int64)
-    return Cost(names, constant, linear, quadratic)
+    return Cost(names, constant, linear, grouped, quadratic)
 
 
-def widths_of(axes: Sequence[Axis]) -> list[int]:
-    """Present widths, for `Cost.of`."""
-    return [axis.units for axis in axes]
+def sizes_of(axes: Sequence[Axis]) -> list[tuple[int, int]]:
+    """Present sizes, for `Cost.of`."""
+    return [axis.size for axis in axes]
 
 
-def least_widths(axes: Sequence[Axis]) -> list[int]:
-    """Widths at the smallest options, for `Cost.of`."""
-    return [axis.options[0][0] * axis.options[1][0] for axis in axes]
+def least_sizes(axes: Sequence[Axis]) -> list[tuple[int, int]]:
+    """Sizes at the smallest options, for `Cost.of`."""
+    return [(axis.options[0][0], axis.options[1][0]) for axis in axes]
 
 
 class _CountUses(TorchFunctionMode):

@@ -16,22 +16,23 @@ Alive = dict[str, Tensor]
 Dying = tuple[float, str, int, int]
 
 
-def widths_alive(supernet: Supernet, alive: Mapping[str, Tensor] | None = None) -> list[Ints]:
-    """For each axis the widths of its options alive, for `budget`.
+def sizes_alive(supernet: Supernet, alive: Mapping[str, Tensor] | None = None) -> list[Ints]:
+    """For each axis the sizes of its options alive, for `budget`.
 
     Args:
-        supernet: Its masks give the options; an axis without a mask has its own width only.
+        supernet: Its masks give the options; an axis without a mask has its own size only.
         alive: Options alive, instead of the masks'.
     """
-    masks, widths = supernet.masked(), []
+    masks, sizes = supernet.masked(), []
     for axis in supernet.axes:
         if axis.name in masks:
             mask = masks[axis.name]
             left = mask.alive if alive is None else alive[axis.name]
-            widths.append(mask.widths[left].long().cpu().numpy())
+            groups = mask.groups[left]
+            sizes.append(torch.stack([groups, mask.widths[left] / groups], dim=1).long().cpu().numpy())
         else:
-            widths.append(np.array([axis.units]))
-    return widths
+            sizes.append(np.array([axis.size]))
+    return sizes
 
 
 def survivors(supernet: Supernet, cost: Cost, window: Window, threshold: float) -> Alive:
@@ -56,7 +57,7 @@ def survivors(supernet: Supernet, cost: Cost, window: Window, threshold: float) 
     dying.sort()
 
     def in_reach(some: Sequence[Dying]) -> bool:
-        return reachable(cost, widths_alive(supernet, _without(alive, some)), window)
+        return reachable(cost, sizes_alive(supernet, _without(alive, some)), window)
 
     while dying:
         count = _longest_prefix(dying, in_reach)
@@ -75,7 +76,7 @@ def best_choice(supernet: Supernet, cost: Cost, window: Window) -> Alive:
             scores.append(p.clamp(min=1e-300).log().cpu().numpy())
         else:
             scores.append(np.zeros(1))
-    picks = choose(cost, widths_alive(supernet), scores, window)
+    picks = choose(cost, sizes_alive(supernet), scores, window)
     if picks is None:
         raise RuntimeError(f"no architecture of the options left lies in {window}, though each death kept one in reach")
     alive = {}

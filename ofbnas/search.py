@@ -13,7 +13,7 @@ from torch import nn
 from ofbnas.axes import Axis
 from ofbnas.axes import axes as axes_of
 from ofbnas.config import SearchConfig
-from ofbnas.cost import widths_of
+from ofbnas.cost import sizes_of
 from ofbnas.data import Data
 from ofbnas.decide import best_choice
 from ofbnas.searcher import Searcher
@@ -84,11 +84,11 @@ def search(
         run.decide(best_choice(run.supernet, run.cost, run.window), step=run.steps)
     sizes = {axis.name: axis.size for axis in run.supernet.axes}
     units = {axis_name: kept.tolist() for axis_name, kept in run.units.items()}
-    widths = widths_of(run.supernet.axes)
+    found = sizes_of(run.supernet.axes)
     return Found(
         Subnet(Architecture(name, dict(kwargs), sizes), run.supernet.fuse().eval(), units),
-        macs=run.costs["macs"].of(widths),
-        params=run.costs["params"].of(widths),
+        macs=run.costs["macs"].of(found),
+        params=run.costs["params"].of(found),
         note=run.note,
         forced=forced,
         history=run.history,

@@ -16,9 +16,9 @@ from ofbnas.axes import Axis, final_embedding
 from ofbnas.bimask import BiMask
 from ofbnas.budget import window_below
 from ofbnas.config import SearchConfig
-from ofbnas.cost import cost_of, widths_of
+from ofbnas.cost import cost_of, sizes_of
 from ofbnas.data import Data
-from ofbnas.decide import Alive, survivors, widths_alive
+from ofbnas.decide import Alive, survivors, sizes_alive
 from ofbnas.shrink import take
 from ofbnas.supernet import Supernet, passes
 from ofbnas.tokens import MaskedImageModelling
@@ -56,9 +56,9 @@ class Searcher:
 
         self.costs = {metric: cost_of(model, axes, metric) for metric in ("macs", "params")}
         self.cost = self.costs[config.budget.metric()]
-        self.full = self.cost.of(widths_of(axes))
+        self.full = self.cost.of(sizes_of(axes))
         limit = config.budget.limit(self.full)
-        self.window = window_below(self.cost, widths_alive(self.supernet), limit, config.budget.tolerance)
+        self.window = window_below(self.cost, sizes_alive(self.supernet), limit, config.budget.tolerance)
         self.note = None
         if self.window.floor < limit * (1 - config.budget.tolerance):
             self.note = f"no architecture of this space costs between {self.window.floor:,} and the budget {limit:,}"
@@ -123,7 +123,7 @@ class Searcher:
             loss = loss + config.pmim.weight * (task.detach() / rebuilt.detach().clamp(min=1e-6)) * rebuilt
             parts["reconstruction"] = rebuilt
         one_hot, norm = self._decisiveness(open_axes)
-        cost = self.expected(self._expected_widths()) / self.full
+        cost = self.expected(*self._expected_sizes()) / self.full
         gap = cost - (self.window.floor + self.window.limit) / (2 * self.full)
         pull = losses.budget_pull(gap, config.budget_weight, self.multiplier)
         rise = min(1.0, step / max(1.0, self.steps * config.one_hot_warmup))
@@ -230,9 +230,9 @@ class Searcher:
         for schedule in self.schedules:
             schedule.step_update(step)
         masks = self.supernet.masked()
-        fixed = [0.0 if axis.name in masks else float(axis.units) for axis in self.supernet.axes]
         places = [index for index, axis in enumerate(self.supernet.axes) if axis.name in masks]
-        self._fixed_widths = torch.tensor(fixed, device=self.device)
+        fixed = [[axis.units, axis.size[0]] for axis in self.supernet.axes]
+        self._fixed = torch.tensor(fixed, device=self.device, dtype=torch.float32).unbind(1)
         self._masked_places = torch.tensor(places, device=self.device)
 
     def _decisiveness(self, open_axes: Mapping[str, BiMask]) -> tuple[Tensor, Tensor]:
@@ -249,17 +249,19 @@ class Searcher:
                 one_hot = one_hot + losses.adaptive_one_hot(mask.probabilities(), mask.num_alive, margin)
         return one_hot, norm
 
-    def _expected_widths(self) -> Tensor:
-        """Expected width of each axis, [axes]."""
-        expected = torch.stack([mask.expected_width() for mask in self.supernet.masked().values()])
-        return self._fixed_widths.index_put((self._masked_places,), expected)
+    def _expected_sizes(self) -> tuple[Tensor, Tensor]:
+        """Expected width and number of groups of each axis, [axes] each."""
+        masks = [mask.expected_size() for mask in self.supernet.masked().values()]
+        widths, groups = (torch.stack(expected) for expected in zip(*masks, strict=True))
+        places, (fixed_widths, fixed_groups) = (self._masked_places,), self._fixed
+        return fixed_widths.index_put(places, widths), fixed_groups.index_put(places, groups)
 
     @torch.no_grad()
     def _record(self, epoch: int, step: int, means: Mapping[str, float]) -> dict[str, Any]:
         """What the history keeps of a beat."""
         progress = (step - 1) / self.steps
         masks = self.supernet.masked()
-        widths = self._expected_widths().tolist()
+        widths = self._expected_sizes()[0].tolist()
         return {
             "epoch": epoch,
             "step": step,

@@ -21,7 +21,7 @@ from ofbnas import subnet as subnets
 from ofbnas import table
 from ofbnas.axes import input_size
 from ofbnas.config import StudyConfig
-from ofbnas.cost import cost_of, widths_of
+from ofbnas.cost import cost_of, sizes_of
 from ofbnas.data import KNOWN, Data
 from ofbnas.finetune import finetune
 from ofbnas.parent import untrained_parent
@@ -88,7 +88,7 @@ def run_trial(
         checkpoint=checkpoints / "finetune.pt",
     )
     test, val = evaluate(subnet.model, data.test), evaluate(subnet.model, data.val)
-    costs = {metric: cost_of(model, parent.axes, metric).of(widths_of(parent.axes)) for metric in ("macs", "params")}
+    costs = {metric: cost_of(model, parent.axes, metric).of(sizes_of(parent.axes)) for metric in ("macs", "params")}
     row = base_row(config, params, trial) | {
         "arch_id": subnet.architecture.id,
         "status": "complete",

@@ -53,7 +53,9 @@ def test_the_mask_is_its_definition(mask):
 @settings(max_examples=60, deadline=None)
 @given(masks())
 def test_the_expected_width_is_the_sum_of_v(mask):
-    torch.testing.assert_close(mask.expected_width(), mask.sparsity().sum())
+    units, groups = mask.expected_size()
+    torch.testing.assert_close(units, mask.sparsity().sum())
+    torch.testing.assert_close(groups, (mask.probabilities().sum(1) * torch.tensor(mask.options[0])).sum())
 
 
 @settings(max_examples=60, deadline=None)

@@ -22,20 +22,22 @@ def problems(draw):
     for a in range(count):
         for b in range(a, count):
             quadratic[a, b] = draw(st.sampled_from([0, 0, 0, 1, 3]))
-    cost = Cost(tuple(f"axis {a}" for a in range(count)), draw(st.integers(0, 50)), linear, quadratic)
-    widths = [np.array(sorted(draw(st.sets(st.integers(1, 20), min_size=1, max_size=5)))) for _ in range(count)]
-    scores = [np.array(draw(st.lists(st.floats(-9, 0), min_size=len(w), max_size=len(w)))) for w in widths]
-    costs = [cost.of(w) for w in product(*widths)]
+    grouped = np.array(draw(st.lists(st.integers(0, 9), min_size=count, max_size=count)))
+    cost = Cost(tuple(f"axis {a}" for a in range(count)), draw(st.integers(0, 50)), linear, grouped, quadratic)
+    options = st.sets(st.tuples(st.integers(1, 4), st.integers(1, 6)), min_size=1, max_size=5)
+    sizes = [np.array(sorted(draw(options))) for _ in range(count)]
+    scores = [np.array(draw(st.lists(st.floats(-9, 0), min_size=len(w), max_size=len(w)))) for w in sizes]
+    costs = [cost.of(w) for w in product(*sizes)]
     limit = draw(st.integers(min(costs) - 5, max(costs) + 5))
-    return cost, widths, scores, Window(int(limit * draw(st.sampled_from([0.5, 0.9, 0.98]))), limit)
+    return cost, sizes, scores, Window(int(limit * draw(st.sampled_from([0.5, 0.9, 0.98]))), limit)
 
 
-def brute_force(cost, widths, scores, window):
+def brute_force(cost, sizes, scores, window):
     """The best total score of the architectures in the window, None if there are none."""
     inside = [
         sum(score[i] for score, i in zip(scores, picks, strict=True))
-        for picks in product(*(range(len(w)) for w in widths))
-        if window.floor <= cost.of([w[i] for w, i in zip(widths, picks, strict=True)]) <= window.limit
+        for picks in product(*(range(len(w)) for w in sizes))
+        if window.floor <= cost.of([w[i] for w, i in zip(sizes, picks, strict=True)]) <= window.limit
     ]
     return max(inside, default=None)
 
@@ -43,34 +45,35 @@ def brute_force(cost, widths, scores, window):
 @settings(max_examples=200, deadline=None)
 @given(problems())
 def test_the_choice_is_the_best_in_the_window(problem):
-    cost, widths, scores, window = problem
-    picks, best = choose(cost, widths, scores, window), brute_force(cost, widths, scores, window)
+    cost, sizes, scores, window = problem
+    picks, best = choose(cost, sizes, scores, window), brute_force(cost, sizes, scores, window)
     assert (picks is None) == (best is None)
-    assert reachable(cost, widths, window) == (best is not None)
+    assert reachable(cost, sizes, window) == (best is not None)
     if picks is not None:
-        assert window.floor <= cost.of([w[i] for w, i in zip(widths, picks, strict=True)]) <= window.limit
+        assert window.floor <= cost.of([w[i] for w, i in zip(sizes, picks, strict=True)]) <= window.limit
         assert sum(score[i] for score, i in zip(scores, picks, strict=True)) == pytest.approx(best)
 
 
 @settings(max_examples=100, deadline=None)
 @given(problems())
 def test_an_empty_window_is_lowered_to_the_nearest_cost(problem):
-    cost, widths, _, window = problem
-    below = [c for c in (cost.of(w) for w in product(*widths)) if c <= window.limit]
+    cost, sizes, _, window = problem
+    below = [c for c in (cost.of(w) for w in product(*sizes)) if c <= window.limit]
     if not below:
         with pytest.raises(InputError, match="out of reach"):
-            window_below(cost, widths, window.limit, 0.02)
+            window_below(cost, sizes, window.limit, 0.02)
         return
-    found = window_below(cost, widths, window.limit, 0.02)
+    found = window_below(cost, sizes, window.limit, 0.02)
     assert found.limit == window.limit
     assert found.floor == np.ceil(window.limit * 0.98) or found.floor == max(below)
 
 
 def test_many_states_are_merged_but_the_window_is_kept():
     rng = np.random.default_rng(0)
-    cost = Cost(tuple("abcdefgh"), 0, rng.integers(1_000, 90_000, 8), np.zeros((8, 8), dtype=np.int64))
-    widths = [np.arange(1, 30) for _ in range(8)]
+    none = np.zeros(8, dtype=np.int64)
+    cost = Cost(tuple("abcdefgh"), 0, rng.integers(1_000, 90_000, 8), none, np.zeros((8, 8), dtype=np.int64))
+    sizes = [np.stack([np.ones(29, dtype=int), np.arange(1, 30)], axis=1) for _ in range(8)]
     scores = [rng.normal(size=29) for _ in range(8)]
-    limit = cost.of([15] * 8)
-    picks = choose(cost, widths, scores, Window(int(0.98 * limit), limit))
-    assert 0.98 * limit <= cost.of([w[i] for w, i in zip(widths, picks, strict=True)]) <= limit
+    limit = cost.of([(1, 15)] * 8)
+    picks = choose(cost, sizes, scores, Window(int(0.98 * limit), limit))
+    assert 0.98 * limit <= cost.of([w[i] for w, i in zip(sizes, picks, strict=True)]) <= limit

@@ -12,7 +12,7 @@ from test_shrink import shrink
 from torch.utils.flop_counter import FlopCounterMode
 
 from ofbnas.axes import axes
-from ofbnas.cost import cost_of, least_widths, widths_of
+from ofbnas.cost import cost_of, least_sizes, sizes_of
 
 
 def counted(model) -> int:
@@ -26,12 +26,12 @@ def counted(model) -> int:
 
 def test_full_cost_equals_torchs_counter(any_model):
     model_axes = axes(any_model)
-    assert cost_of(any_model, model_axes, "macs").of(widths_of(model_axes)) == counted(any_model)
+    assert cost_of(any_model, model_axes, "macs").of(sizes_of(model_axes)) == counted(any_model)
 
 
 def test_full_parameters_equal_numel(any_model):
     model_axes = axes(any_model)
-    params = cost_of(any_model, model_axes, "params").of(widths_of(model_axes))
+    params = cost_of(any_model, model_axes, "params").of(sizes_of(model_axes))
     assert params == sum(p.numel() for p in any_model.parameters())
 
 
@@ -46,9 +46,9 @@ def test_any_architecture_costs_what_is_counted(data):
         rows = torch.arange(groups)[:, None] * axis.size[1]
         kept[axis.name] = rows + torch.arange(channels)
     small = shrink(model, model_axes, kept)
-    widths = [kept[axis.name].numel() for axis in model_axes]
-    assert cost_of(model, model_axes, "macs").of(widths) == counted(small)
-    assert cost_of(model, model_axes, "params").of(widths) == sum(p.numel() for p in small.parameters())
+    sizes = [tuple(kept[axis.name].shape) for axis in model_axes]
+    assert cost_of(model, model_axes, "macs").of(sizes) == counted(small)
+    assert cost_of(model, model_axes, "params").of(sizes) == sum(p.numel() for p in small.parameters())
 
 
 def test_coefficients_do_not_change_when_units_are_removed(model, model_axes):
@@ -62,9 +62,10 @@ def test_coefficients_do_not_change_when_units_are_removed(model, model_axes):
 
 def test_expected_cost_is_the_cost_at_whole_widths_and_differentiable(model, model_axes):
     cost = cost_of(model, model_axes, "macs")
-    widths = torch.tensor(least_widths(model_axes), dtype=torch.float32, requires_grad=True)
-    expected = cost.expected()(widths)
-    assert expected.item() == cost.of(least_widths(model_axes))
+    sizes = torch.tensor(least_sizes(model_axes), dtype=torch.float32)
+    widths = sizes.prod(1).requires_grad_()
+    expected = cost.expected()(widths, sizes[:, 0])
+    assert expected.item() == cost.of(least_sizes(model_axes))
     expected.backward()
     assert (widths.grad > 0).all()
 
@@ -73,6 +74,24 @@ def test_expected_cost_is_the_cost_at_whole_widths_and_differentiable(model, mod
 def test_published_sizes(name, gmacs, params):
     model = timm.create_model(name)
     model_axes = axes(model)
-    full = widths_of(model_axes)
+    full = sizes_of(model_axes)
     assert cost_of(model, model_axes, "macs").of(full) / 1e9 == pytest.approx(gmacs, abs=0.001)
     assert cost_of(model, model_axes, "params").of(full) == params
+
+
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [
+        ("deit_tiny_patch16_224", 1_259_829_120),
+        ("deit_small_patch16_224", 4_600_557_312),
+        ("deit_base_patch16_224", 17_524_710_912),
+    ],
+)
+def test_the_published_codes_formula_gives_its_totals(name, total):
+    with torch.device("meta"):
+        model_axes = axes(model := timm.create_model(name))
+    cost = cost_of(model, model_axes, "reference_macs")
+    assert cost.of(sizes_of(model_axes)) == total
+    if name == "deit_small_patch16_224":
+        smaller = {"embed": (1, 288), "attn": (4, 48), "mlp": (1, 960)}
+        assert cost.of([smaller[axis.kind] for axis in model_axes]) == 2_058_833_664

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ofbnas.axes import axes
 from ofbnas.config import FinetuneConfig, SearchConfig
-from ofbnas.cost import cost_of, widths_of
+from ofbnas.cost import cost_of, sizes_of
 from ofbnas.errors import InputError, NotFiniteError
 from ofbnas.finetune import finetune
 from ofbnas.search import search
@@ -31,7 +31,7 @@ def run(model, data, seed=0, space=SPACE, **changes):
 
 
 def full(model, metric="macs"):
-    return cost_of(model, axes(model), metric).of(widths_of(axes(model)))
+    return cost_of(model, axes(model), metric).of(sizes_of(axes(model)))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
@@ -65,7 +65,7 @@ def test_the_recorded_cost_is_the_subnets(model, data):
     plain = found.subnet.model
     assert type(plain) is type(model)
     assert found.params == sum(p.numel() for p in plain.parameters())
-    assert found.macs == cost_of(plain, axes(plain), "macs").of(widths_of(axes(plain)))
+    assert found.macs == cost_of(plain, axes(plain), "macs").of(sizes_of(axes(plain)))
     assert {a.name: a.size for a in axes(plain)} == found.subnet.architecture.sizes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections import Counter
 from typing import Any
 
 from torch import nn
@@ -12,7 +13,18 @@ from ofbnas.axes.axis import Axis, Binding, all_bindings, check_coverage
 from ofbnas.axes.space import DEFAULT, Shares, Space, with_options
 from ofbnas.errors import InputError
 
-__all__ = ["Axis", "Binding", "Shares", "Space", "all_bindings", "axes", "final_embedding", "input_size", "patch_grid"]
+__all__ = [
+    "Axis",
+    "Binding",
+    "Shares",
+    "Space",
+    "all_bindings",
+    "axes",
+    "final_embedding",
+    "input_size",
+    "patch_grid",
+    "reference_counts",
+]
 
 # Family: the exact classes it is stated for, the function that gives their axes, parameters no axis touches.
 FAMILIES = [(vit.CLASSES, vit.vit_axes, ("head.bias", "head_dist.bias"))]
@@ -52,6 +64,17 @@ def patch_grid(model: nn.Module) -> tuple[int, int]:
     patch_embed: Any = model.patch_embed
     rows, columns = patch_embed.grid_size
     return rows, columns
+
+
+def reference_counts(model: nn.Module) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """OFB's published formula: how often each tensor counts, and what each axis adds per unit and per group.
+
+    Raises:
+        InputError: The formula is not stated for models of this family.
+    """
+    if isinstance(model, vit.CLASSES):
+        return vit.reference_counts(model)
+    raise InputError(f"OFB's formula is for DeiT, not for {type(model).__name__}: set budget.count to exact")
 
 
 def final_embedding(axes: Sequence[Axis]) -> Axis:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from timm.layers import Mlp
 from timm.models.deit import VisionTransformerDistilled
@@ -94,6 +95,23 @@ def _attention(name: str, attention: Attention, tokens: int) -> Axis:
         ),
         products=2 * tokens * tokens,
     )
+
+
+def reference_counts(model: VisionTransformer) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """How OFB's published formula counts multiply-accumulates: per patch, with biases, norms and softmax.
+
+    Returns:
+        How often each tensor counts, and what each axis adds per unit and per group; what is left out counts 0.
+    """
+    patches = model.patch_embed.num_patches
+    tensors = Counter({"patch_embed.proj.weight": patches, "head.weight": 1, "head_dist.weight": 1})
+    for name, _ in model.blocks.named_parameters(prefix="blocks"):
+        if not ("norm" in name and name.endswith("bias")):
+            tensors[name] = patches
+    attentions = [f"blocks.{index}.attn" for index in range(len(model.blocks))]
+    products = Counter(dict.fromkeys(attentions, 2 * patches**2))  # of queries and keys, of weights and values
+    softmax = Counter(dict.fromkeys(attentions, 6 * patches**2))  # with the scale before it
+    return tensors, products, softmax
 
 
 def _mlp(name: str, mlp: Mlp, names: dict[str, nn.Parameter]) -> Axis:

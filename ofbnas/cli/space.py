@@ -58,10 +58,10 @@ def _axes(model: str, space: Path | None) -> tuple[nn.Module, list[Axis]]:
 
 
 def _describe(model: nn.Module, axes: list[Axis], name: str) -> dict[str, Any]:
-    from ofbnas.cost import cost_of, least_widths, widths_of
+    from ofbnas.cost import cost_of, least_sizes, sizes_of
 
     macs, params = cost_of(model, axes, "macs"), cost_of(model, axes, "params")
-    full, least = widths_of(axes), least_widths(axes)
+    full, least = sizes_of(axes), least_sizes(axes)
     return {
         "model": name,
         "gmacs": {"full": macs.of(full) / 1e9, "min": macs.of(least) / 1e9},

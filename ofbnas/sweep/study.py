@@ -20,9 +20,9 @@ import filelock
 import optuna
 
 from ofbnas import table
-from ofbnas.budget import option_widths, window_below
+from ofbnas.budget import option_sizes, window_below
 from ofbnas.config import StudyConfig
-from ofbnas.cost import cost_of, widths_of
+from ofbnas.cost import cost_of, sizes_of
 from ofbnas.data import load_data
 from ofbnas.errors import InputError
 from ofbnas.parent import trained_parent, untrained_parent
@@ -142,7 +142,7 @@ def _check_reach(config: StudyConfig) -> None:
             asked = [config.with_values({name: value}).search.budget for value in param.ends()]
     for budget in asked:
         cost = cost_of(parent.model, parent.axes, budget.metric())
-        window_below(cost, option_widths(parent.axes), budget.limit(cost.of(widths_of(parent.axes))), budget.tolerance)
+        window_below(cost, option_sizes(parent.axes), budget.limit(cost.of(sizes_of(parent.axes))), budget.tolerance)
 
 
 def _fitting(config: StudyConfig) -> int:
