@@ -18,7 +18,7 @@ from ofbnas.budget import window_below
 from ofbnas.config import SearchConfig
 from ofbnas.cost import cost_of, sizes_of
 from ofbnas.data import Data
-from ofbnas.decide import Alive, survivors, sizes_alive
+from ofbnas.decide import Alive, sizes_alive, survivors
 from ofbnas.shrink import take
 from ofbnas.supernet import Supernet, passes
 from ofbnas.tokens import MaskedImageModelling
