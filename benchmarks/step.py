@@ -12,7 +12,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Annotated
 
 import timm
@@ -22,11 +21,11 @@ from rich import print
 from torch import nn
 
 from ofbnas.axes import axes, input_size
-from ofbnas.config import SearchConfig
-from ofbnas.data import Data, Split
+from ofbnas.config import Length, SearchConfig, TrainConfig
+from ofbnas.data import SmallData, SmallSplit
 from ofbnas.decide import best_choice
+from ofbnas.recipe import Descent, autocast, grad_scaler, weights_optimizer
 from ofbnas.searcher import Searcher
-from ofbnas.training import adamw, descend
 
 
 def main(
@@ -42,34 +41,32 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     dense = timm.create_model(model).to(device)
-    split = Split(torch.randn(batch, *input_size(dense)), torch.randint(0, 1000, (batch,))).to(device)
-    config = SearchConfig(
-        epochs=10**6, batch_size=batch, budget={"gmacs_share": 0.5}, pmim={"weight": 1.0 if pmim else 0.0}
-    )
-    criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
-
-    def autocast() -> torch.autocast | nullcontext[None]:
-        return torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
+    split = SmallSplit(torch.randn(batch, *input_size(dense)), torch.randint(0, 1000, (batch,))).to(device)
+    recipe = {"epochs": 10**6, "batch_size": batch, "amp": "bfloat16" if bf16 else None}
+    config = SearchConfig(**recipe, budget={"gmacs_share": 0.5}, pmim={"weight": 1.0 if pmim else 0.0})
+    plain, criterion = TrainConfig(**recipe), nn.CrossEntropyLoss(label_smoothing=0.1)
 
     def searcher() -> Searcher:
-        made = Searcher(dense, Data(split, split, split, 1000), config, axes(dense), seed=0)
+        made = Searcher(dense, SmallData(split, split, split, 1000), config, axes(dense), seed=0)
         made.supernet.train()
         return made
 
     whole, half = searcher(), searcher()
-    half.decide(best_choice(half.supernet, half.cost, half.window), step=1)
+    half.decide(best_choice(half.supernet, half.cost, half.window))
     dense.train()
-    optimizer = adamw(dict(dense.named_parameters()), 1e-3, 0.05)
+    descent = Descent(plain, Length(10**6, 10**6), grad_scaler(plain, split.images.device))
+    descent.add(weights_optimizer(dense, plain), plain)
 
     def dense_step() -> None:
-        with autocast():
+        descent.begin(1)
+        with autocast(plain, split.images.device):
             loss = criterion(dense(split.images), split.labels)
-        descend(loss, [optimizer], 1.0)
+        descent.backward(loss)
+        descent.end()
 
     def search_step(made: Searcher) -> Callable[[], None]:
         def step() -> None:
-            with autocast():
-                made.step(split.images, split.labels, criterion, 1)
+            made.step([(split.images, split.labels)], 1)
 
         return step
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ofbnas import losses
 from ofbnas.axes import axes, final_embedding
-from ofbnas.config import DistillConfig, FinetuneConfig
+from ofbnas.config import FinetuneConfig
 from ofbnas.data import Data
 from ofbnas.subnet import Subnet
-from ofbnas.supernet import passes
+from ofbnas.teacher import Teacher
 from ofbnas.training import Loss, OnEpoch, fit
 
 
@@ -23,7 +22,7 @@ def finetune(
     data: Data,
     config: FinetuneConfig,
     *,
-    teacher: nn.Module | None = None,
+    teacher: nn.Module | Teacher | None = None,
     seed: int = 0,
     on_epoch: OnEpoch | None = None,
     checkpoint: Path | None = None,
@@ -34,8 +33,8 @@ def finetune(
         subnet: On the data's device; it is not changed.
         data: Its training split is trained on; nothing else is looked at.
         config: Every number of the training.
-        teacher: What is distilled from, in evaluation mode.
-        seed: Of the order and augmentation of images.
+        teacher: What is distilled from: the parent, or a teacher.
+        seed: Of all randomness.
         on_epoch: Called after each epoch with its number, from 1, and its mean loss.
         checkpoint: A file that is written after each epoch, and gone on from if it is there.
 
@@ -43,28 +42,24 @@ def finetune(
         ValueError: The configuration asks for distillation and there is no teacher.
         NotFiniteError: The loss became NaN or infinite.
     """
-    torch.manual_seed(seed)
     loss = None
     if config.distill is not None:
         if teacher is None:
             raise ValueError("finetune.distill is set, but no teacher was given: pass the parent as teacher")
-        loss = _distilling(subnet, teacher.eval(), config, config.distill)
+        teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher, config.distill)
+        loss = _distilling(subnet, teacher, config)
     model = copy.deepcopy(subnet.model)
-    training = config.model_dump(exclude={"distill"})
-    fit(model, data, **training, seed=seed, loss=loss, on_epoch=on_epoch, checkpoint=checkpoint)
+    fit(model, data, config, seed=seed, loss=loss, on_epoch=on_epoch, checkpoint=checkpoint)
     return replace(subnet, model=model)
 
 
-def _distilling(subnet: Subnet, teacher: nn.Module, config: FinetuneConfig, distill: DistillConfig) -> Loss:
+def _distilling(subnet: Subnet, teacher: Teacher, config: FinetuneConfig) -> Loss:
     """The loss of a student that learns from labels and a teacher."""
-    criterion, settings = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing), distill.model_dump()
+    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     units = subnet.units[final_embedding(axes(subnet.model, {})).name]
-    channels = torch.tensor(units, device=next(teacher.parameters()).device).flatten()
+    channels = torch.tensor(units, device=next(teacher.model.parameters()).device).flatten()
 
-    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            taught = passes(teacher, images)
-        learned = passes(model, images)
-        return losses.distilled(criterion(learned[1], labels), learned, taught, channels, **settings)
+    def loss(learned: tuple[Tensor, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        return teacher.loss(criterion(learned[1], labels), learned, teacher(images), channels)
 
     return loss

@@ -76,28 +76,14 @@ def feature_distance(student: Tensor, teacher: Tensor, channels: Tensor) -> Tens
     return 1 - torch.nn.functional.cosine_similarity(student, teacher[..., channels], dim=-1).mean()
 
 
-def distilled(
-    task: Tensor,
-    student: tuple[Tensor, Tensor],
-    teacher: tuple[Tensor, Tensor],
-    channels: Tensor,
-    *,
-    weight: float,
-    temperature: float,
-    hard: bool,
-    features: float,
-) -> Tensor:
-    """The task's loss with its share that comes from a teacher, [].
+def likeness_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference between the cosines that images of a batch have to each other, [].
+
+    It compares features of any two widths without further weights (as Tung and Mori, 2019, arXiv 1907.09682).
 
     Args:
-        task: Cross-entropy of the student with the labels, [].
-        student: Final features [batch, tokens, channels kept] and outputs [batch, classes].
-        teacher: Final features [batch, tokens, channels] and outputs [batch, classes].
-        channels: The teacher's channels that the student kept, [channels kept].
-        weight: Share of the teacher's outputs in the loss.
-        temperature: Of soft distillation.
-        hard: Whether to learn the teacher's predicted classes.
-        features: Weight of the distance between features.
+        student: [batch, features].
+        teacher: [batch, features], of any number.
     """
-    loss = torch.lerp(task, distillation(student[1], teacher[1], temperature, hard), weight)
-    return loss + features * feature_distance(student[0], teacher[0], channels) if features else loss
+    ours, theirs = (torch.nn.functional.normalize(features.float(), dim=-1) for features in (student, teacher))
+    return (ours @ ours.T - theirs @ theirs.T).square().mean()

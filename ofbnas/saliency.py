@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ofbnas import parallel
 from ofbnas.axes import Axis, Binding, all_bindings
 
 
@@ -37,6 +38,7 @@ def taylor(model: nn.Module, axes: Sequence[Axis], batches: Iterable[tuple[Tenso
         for axis, binding in masked:
             product = gradients[binding.tensor] * tensors[binding.tensor].detach()
             along[axis.name] += _per_unit(product, binding)
+        parallel.average_(along.values())
         for name, derivative in along.items():
             found[name] += derivative.square()
     model.train(training)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ofbnas.axes import Axis
@@ -15,9 +14,9 @@ from ofbnas.axes import axes as axes_of
 from ofbnas.config import SearchConfig
 from ofbnas.cost import sizes_of
 from ofbnas.data import Data
-from ofbnas.decide import best_choice
 from ofbnas.searcher import Searcher
 from ofbnas.subnet import Architecture, Subnet
+from ofbnas.teacher import Teacher
 from ofbnas.training import OnEpoch, load_checkpoint
 
 
@@ -30,7 +29,7 @@ class Found:
         macs: Multiply-accumulates per image.
         params: Parameters.
         note: Why the cost is further below the budget than asked for, or None.
-        forced: Axes that were still open at the end and were then decided together.
+        forced: Axes that were still open when all had to be decided, and then were, together.
         history: One record per beat: losses, schedules, expected cost and the options left on each axis.
     """
 
@@ -51,12 +50,14 @@ def search(
     kwargs: Mapping[str, Any],
     axes: Sequence[Axis] | None = None,
     seed: int = 0,
+    teacher: Teacher | None = None,
     on_epoch: OnEpoch | None = None,
     checkpoint: Path | None = None,
 ) -> Found:
     """Search a trained model for a smaller one inside the budget.
 
-    torch's random state is set, for importance, options and hidden patches.
+    The random states of torch, numpy and Python are set. Under torchrun all processes search together, and each
+    returns the same.
 
     Args:
         model: The trained parent, on the data's device; it is not changed.
@@ -66,6 +67,7 @@ def search(
         kwargs: The arguments of timm.create_model it was made with.
         axes: What is searched; by default all axes of the model with OFB's space.
         seed: Of all randomness.
+        teacher: What is distilled from, if the configuration says so; by default the model itself.
         on_epoch: Called after each epoch with its number, from 1, and its mean losses.
         checkpoint: A file that is written after each epoch, and gone on from if it is there: the result is then the
             same as without the interruption, on a CPU bit for bit.
@@ -74,22 +76,18 @@ def search(
         InputError: The model cannot be searched, or the budget is out of reach.
         NotFiniteError: A loss became NaN or infinite.
     """
-    torch.manual_seed(seed)
-    run = Searcher(model, data, config, list(axes_of(model) if axes is None else axes), seed)
+    run = Searcher(model, data, config, list(axes_of(model) if axes is None else axes), seed, teacher)
     if checkpoint is not None and checkpoint.is_file():
         run.load_state(load_checkpoint(checkpoint, run.settings, run.device))
-    run.train(seed, on_epoch, checkpoint)
-    forced = len(run.open_axes())
-    if forced:
-        run.decide(best_choice(run.supernet, run.cost, run.window), step=run.steps)
+    run.train(on_epoch, checkpoint)
     sizes = {axis.name: axis.size for axis in run.supernet.axes}
     units = {axis_name: kept.tolist() for axis_name, kept in run.units.items()}
     found = sizes_of(run.supernet.axes)
     return Found(
-        Subnet(Architecture(name, dict(kwargs), sizes), run.supernet.fuse().eval(), units),
+        Subnet(Architecture(name, dict(kwargs), sizes), run.result(), units),
         macs=run.costs["macs"].of(found),
         params=run.costs["params"].of(found),
         note=run.note,
-        forced=forced,
+        forced=run.forced,
         history=run.history,
     )

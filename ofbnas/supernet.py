@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -97,22 +97,23 @@ class Supernet(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """The model's parameters by timm's names, masked; load them into the model to fuse."""
         own = dict(self.model.named_parameters())
-        return {name: tensor for name, tensor in self._masked_tensors().items() if name in own}
+        return {name: tensor for name, tensor in self.masked_tensors().items() if name in own}
 
     def passes(self, images: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Features and outputs of one forward pass.
 
         Args:
             images: [batch, channels, height, width].
-            hidden: Patches to hide, boolean, [batch, patches]; needs `pmim`.
+            hidden: Numbers of the patches to hide, [batch, hidden]; needs `pmim`.
 
         Returns:
             The model's `forward_features`, [batch, tokens, embedding], and its outputs, [batch, classes].
         """
-        tensors = self._masked_tensors()
+        with torch.autocast(images.device.type, enabled=False):  # masks are small, and sums of small parts
+            tensors = self.masked_tensors()
         inner = {f"model.{name}": tensors[name] for name, _ in self.model.named_parameters()}
         with hidden_patches(self.model.get_submodule("patch_embed"), hidden, tensors.get("pmim.mask_token")):
-            both: tuple[Tensor, Tensor] = torch.func.functional_call(_Passes(self.model), inner, (images,))
+            both: tuple[Tensor, Tensor] = torch.func.functional_call(Passes(self.model), inner, (images,))
         return both
 
     def forward(self, images: Tensor) -> Tensor:
@@ -138,6 +139,25 @@ class Supernet(nn.Module):
         """
         axes = [axis.resized(sizes.get(axis.name, axis.size)) for axis in self.axes]
         masks = {name: mask.resized(sizes.get(name, mask.size)) for name, mask in self.masked().items()}
+        return self._with(axes, masks, tensors)
+
+    def fuse(self) -> nn.Module:
+        """The plain model with the masks multiplied into its weights; the supernet stays as it is."""
+        return _with_tensors(self.model, self.axes, {n: tensor.detach() for n, tensor in self.weights().items()})
+
+    def folded(self, names: Collection[str]) -> Supernet:
+        """The supernet with some masks multiplied into its weights and dropped; this one stays as it is."""
+        tensors = {name: tensor.detach() for name, tensor in self.only(names).masked_tensors().items()}
+        rest = {name: mask.resized(mask.size) for name, mask in self.masked().items() if name not in names}
+        return self._with(self.axes, rest, self.trained() | tensors)
+
+    def only(self, names: Collection[str]) -> Supernet:
+        """The same model and masks, without the masks of other axes."""
+        masks = {name: mask for name, mask in self.masked().items() if name in names}
+        return Supernet(self.model, self.axes, masks, self.pmim, self.residual_mask)
+
+    def _with(self, axes: Sequence[Axis], masks: Mapping[str, BiMask], tensors: Mapping[str, Tensor]) -> Supernet:
+        """A supernet of new modules that hold copies of tensors."""
         pmim = None if self.pmim is None else bare_copy(self.pmim)
         if pmim is not None:
             load_(pmim, (), {name.removeprefix("pmim."): tensor for name, tensor in tensors.items()})
@@ -148,17 +168,13 @@ class Supernet(nn.Module):
                 mask.logits.copy_(tensors[f"masks.{name}.logits"])
         return other.train(self.training)
 
-    def fuse(self) -> nn.Module:
-        """The plain model with the masks multiplied into its weights; the supernet stays as it is."""
-        return _with_tensors(self.model, self.axes, {n: tensor.detach() for n, tensor in self.weights().items()})
-
-    def _masked_tensors(self) -> dict[str, Tensor]:
-        """All of `trained`, with what masks act on masked."""
-        tensors: dict[str, Tensor] = dict(self.trained())
+    def masked_tensors(self, tensors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """All of `trained`, or other tensors like them by the same names, with what masks act on masked."""
+        tensors = dict(self.trained() if tensors is None else tensors)
         masks = {name: mask().flatten() for name, mask in self.masked().items()}
         for axis, binding in all_bindings(self.bound()):
             acts = binding.masked or (self.residual_mask and binding.writes)
-            if not acts or axis.name not in masks:
+            if not acts or axis.name not in masks or binding.tensor not in tensors:
                 continue
             tensor = tensors[binding.tensor]
             dim = binding.dim % tensor.ndim
@@ -191,12 +207,13 @@ def _key(name: str) -> str:
     return name.replace(".", "/")
 
 
-class _Passes(nn.Module):
-    """A model's features and outputs in one call, which is what `functional_call` needs."""
+class Passes(nn.Module):
+    """A model's features and outputs in one call, which is what `functional_call` and `torch.compile` need."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [batch, tokens, embedding] and outputs [batch, classes]."""
         return passes(self.model, images)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pixel_unshuffle
 
 from ofbnas.axes import axes, input_size, patch_grid
 
@@ -15,8 +17,9 @@ from ofbnas.axes import axes, input_size, patch_grid
 class MaskedImageModelling(nn.Module):
     """The token that stands for hidden patches, and the decoder that predicts their pixels.
 
-    The decoder is a 1x1 convolution and a pixel shuffle on the model's final features. Its target is the image
-    normalised by a local window of 47 pixels at 224, in proportion at other sizes.
+    The decoder is one linear layer on the model's final features of hidden patches, which is a 1x1 convolution and a
+    pixel shuffle. Its target is the image normalised by a local window of 47 pixels at 224, in proportion at other
+    sizes.
 
     Attributes:
         mask_token: [embedding].
@@ -34,34 +37,48 @@ class MaskedImageModelling(nn.Module):
         self.window = max(3, 2 * round((height * 47 / 224 - 1) / 2) + 1)
         embedding = next(axis.units for axis in axes(model, {}) if axis.kind == "embed")
         self.mask_token = nn.Parameter(torch.zeros(embedding))
-        self.project = nn.Conv2d(embedding, self.patch**2 * channels, kernel_size=1)
+        self.project = nn.Linear(embedding, channels * self.patch**2)
         nn.init.trunc_normal_(self.project.weight, std=0.02)
 
-    def hide(self, batch: int, share: float) -> Tensor:
-        """Choose patches to hide, each with probability `share`: boolean, [batch, patches]."""
-        return torch.rand(batch, self.grid[0] * self.grid[1], device=self.mask_token.device) < share
+    def hide(self, batch: int, share: float, seed: int) -> Tensor:
+        """Choose patches to hide: their numbers, [batch, hidden].
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Predicted pixels, [batch, channels, height, width], from features [batch, tokens, embedding].
+        As many are hidden in each image as the share says; where that is between two whole numbers, one of them by
+        chance, so that the share holds on average.
 
-        Prefix tokens, which come first, are left out.
+        Args:
+            batch: Images.
+            share: Of patches.
+            seed: Of the choice.
+        """
+        patches = self.grid[0] * self.grid[1]
+        count = int(share * patches + random.Random(seed).random())
+        generator = torch.Generator(self.mask_token.device).manual_seed(seed)
+        noise = torch.rand(batch, patches, generator=generator, device=self.mask_token.device)
+        return noise.topk(count, dim=1).indices
+
+    def forward(self, features: Tensor, hidden: Tensor) -> Tensor:
+        """Predicted pixels of hidden patches, [batch, hidden, channels x patch x patch].
+
+        Args:
+            features: [batch, tokens, embedding]; prefix tokens come first.
+            hidden: Numbers of hidden patches, [batch, hidden].
         """
         patches = features[:, -self.grid[0] * self.grid[1] :]
-        return nn.functional.pixel_shuffle(self.project(patches.transpose(1, 2).unflatten(2, self.grid)), self.patch)
+        predicted: Tensor = self.project(patches.gather(1, hidden[..., None].expand(-1, -1, features.shape[-1])))
+        return predicted
 
     def loss(self, features: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-        """Mean absolute error over hidden pixels, []; 0 where none is hidden.
+        """Mean absolute error over the pixels of hidden patches, [].
 
         Args:
             features: Of the images with hidden patches, [batch, tokens, embedding].
             images: [batch, channels, height, width].
-            hidden: Patches that were hidden, boolean, [batch, patches].
+            hidden: Numbers of hidden patches, at least one, [batch, hidden].
         """
-        rows = hidden.unflatten(1, self.grid).repeat_interleave(self.patch, 1)
-        pixels = rows.repeat_interleave(self.patch, 2)[:, None]
-        error = (self(features) - local_norm(images, self.window)).abs().mean(1, keepdim=True)
-        mean: Tensor = (error * pixels).sum() / pixels.sum().clamp(min=1)
-        return mean
+        target = pixel_unshuffle(local_norm(images, self.window), self.patch).flatten(2).transpose(1, 2)
+        goal = target.gather(1, hidden[..., None].expand(-1, -1, target.shape[-1]))
+        return nn.functional.l1_loss(self(features, hidden), goal)
 
 
 @contextmanager
@@ -70,7 +87,7 @@ def hidden_patches(patch_embed: nn.Module, hidden: Tensor | None, token: Tensor 
 
     Args:
         patch_embed: The model's patch embedding; its output is [batch, patches, embedding], or a map of patches.
-        hidden: Patches to hide, boolean, [batch, patches]; None hides none.
+        hidden: Numbers of the patches to hide, [batch, hidden]; None hides none.
         token: [embedding].
     """
     if hidden is None:
@@ -80,7 +97,9 @@ def hidden_patches(patch_embed: nn.Module, hidden: Tensor | None, token: Tensor 
         raise ValueError("patches can be hidden only with a mask token: give the supernet its pmim")
 
     def replace(module: nn.Module, inputs: Any, patches: Tensor) -> Tensor:
-        return torch.where(hidden.view(*patches.shape[:-1], 1), token.to(patches.dtype), patches)
+        rows = patches.flatten(1, -2)
+        places = hidden[..., None].expand(-1, -1, rows.shape[-1])
+        return rows.scatter(1, places, token.to(rows.dtype).expand(places.shape)).view_as(patches)
 
     handle = patch_embed.register_forward_hook(replace)
     try:
@@ -96,18 +115,19 @@ def local_norm(images: Tensor, window: int) -> Tensor:
         images: [batch, channels, height, width].
         window: Odd side of the window, pixels; what lies outside the image does not count.
     """
-    rows, columns = (_band(size, window, images) for size in images.shape[-2:])
-    count = rows.sum(1)[:, None] * columns.sum(1)
-
-    def mean_around(x: Tensor) -> Tensor:
-        return rows @ x @ columns / count
-
-    mean = mean_around(images)
-    variance = (mean_around(images.square()) - mean.square()) * count / (count - 1)
+    inside = torch.ones_like(images[:1, :1])
+    count = _window_sum(inside, window)
+    mean = _window_sum(images, window) / count
+    variance = (_window_sum(images.square(), window) / count - mean.square()) * count / (count - 1)
     return (images - mean) / (variance.clamp(min=0) + 1e-6).sqrt()
 
 
-def _band(size: int, window: int, like: Tensor) -> Tensor:
-    """Which places lie in the window around each, as ones, [size, size]; symmetric."""
-    place = torch.arange(size, device=like.device)
-    return ((place[:, None] - place).abs() <= window // 2).to(like.dtype)
+def _window_sum(x: Tensor, window: int) -> Tensor:
+    """Sums over the window around each pixel, as differences of running sums; like `x`."""
+    for dim in (-1, -2):
+        size, reach = x.shape[dim], window // 2
+        running = nn.functional.pad(x.cumsum(dim), (1, 0) if dim == -1 else (0, 0, 1, 0))
+        place = torch.arange(size, device=x.device)
+        last, first = (place + reach + 1).clamp(max=size), (place - reach).clamp(min=0)
+        x = running.index_select(dim, last) - running.index_select(dim, first)
+    return x

@@ -1,20 +1,28 @@
-"""One optimizer step, one loop and one evaluation, shared by all that trains."""
+"""One loop and one evaluation, shared by all that trains, alone or in several processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from timm.scheduler.cosine_lr import CosineLRScheduler
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
 
+from ofbnas import parallel
+from ofbnas.axes import set_drop_path
+from ofbnas.config import Length, TrainConfig
 from ofbnas.data import Data, Split
 from ofbnas.errors import InputError, NotFiniteError
+from ofbnas.parallel import Shard
+from ofbnas.recipe import Average, Descent, autocast, grad_scaler, mixer, weights_optimizer
+from ofbnas.supernet import Passes
 
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Loss = Callable[[tuple[Tensor, Tensor], Tensor, Tensor], Tensor]
 OnEpoch = Callable[[int, dict[str, float]], None]
 
 
@@ -38,186 +46,145 @@ class Place:
 def fit(
     model: nn.Module,
     data: Data,
+    config: TrainConfig,
     *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
-    warmup: float,
-    label_smoothing: float,
-    clip_grad: float | None,
     seed: int,
     loss: Loss | None = None,
     on_epoch: OnEpoch | None = None,
     checkpoint: Path | None = None,
 ) -> None:
-    """Train a model in place with AdamW and a cosine schedule.
+    """Train a model in place.
 
     Args:
         model: On the data's device.
         data: Its training split is trained on; nothing else is looked at.
-        epochs: Passes over the training images.
-        batch_size: Images per step.
-        lr: Highest learning rate.
-        weight_decay: Weight decay of matrices; vectors and what the model exempts do not decay.
-        warmup: Share of the steps in which the learning rate rises.
-        label_smoothing: Of the cross-entropy.
-        clip_grad: Largest norm of the gradient.
-        seed: Of the order and augmentation of images.
-        loss: Loss of (model, images, labels); by default cross-entropy.
+        config: Every number of the training.
+        seed: Of all randomness; torch's, numpy's and Python's own are set.
+        loss: Loss of ((features, outputs), images, labels); by default cross-entropy.
         on_epoch: Called after each epoch with its number, from 1, and its mean loss.
         checkpoint: A file that is written after each epoch, and gone on from if it is there.
 
     Raises:
+        InputError: The data or the number of processes do not fit the configuration.
         NotFiniteError: The loss became NaN or infinite.
     """
-    criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
-    optimizer = adamw(dict(model.named_parameters()), lr, weight_decay, exempt(model))
-    first, settings = 0, repr((epochs, batch_size, lr, weight_decay, warmup, label_smoothing, clip_grad, seed))
+    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    device, mix = data.device, mixer(config.augment, data.num_classes)
+    set_drop_path(model, config.drop_path)
+    length = length_of(data, config)
+    descent = Descent(config, length, grad_scaler(config, device))
+    descent.add(weights_optimizer(model, config), config)
+    optimizer, first, settings = descent.optimizers[0], 0, repr((config, seed))
+    average = Average(config.ema, dict(model.named_parameters())) if config.ema is not None else None
     if checkpoint is not None and checkpoint.is_file():
-        state = load_checkpoint(checkpoint, settings)
+        state = load_checkpoint(checkpoint, settings, device)
         model.load_state_dict(state["model"])
-        load_optimizer_state([optimizer], dict(model.named_parameters()), state["optimizer"])
+        optimizer.load_state_dict(state["optimizer"])
+        descent.scaler.load_state_dict(state["scaler"])
+        if average is not None:
+            average.tensors = state["average"]
         first = state["epoch"]
-    steps = epochs * data.num_batches(batch_size)
-    schedule = cosine(optimizer, steps, warmup)
+    forward = Passes(model)
+    run: Any = torch.compile(forward) if config.compile else forward
     mean = Mean()
     model.train()
-    for place, images, labels in batches(data, epochs, batch_size, seed, first):
-        schedule.step_update(place.step)
-        value = criterion(model(images), labels) if loss is None else loss(model, images, labels)
-        descend(value, [optimizer], clip_grad)
-        mean.add({"loss": value})
+    for place, parts in batches(data, config, seed, first):
+        descent.begin(place.step)
+        for images, labels in parts:
+            images, labels = (images, labels) if mix is None else mix(images, labels)
+            with autocast(config, device):
+                both = run(images)
+                value = criterion(both[1], labels) if loss is None else loss(both, images, labels)
+            descent.backward(value / len(parts))
+            mean.add({"loss": value})
+        descent.end()
+        if average is not None:
+            average.update(dict(model.named_parameters()), place.step)
         if place.last_of_epoch:
             means = mean.take(f"training, epoch {place.epoch + 1}")
             if checkpoint is not None:
-                moments = optimizer_state([optimizer], dict(model.named_parameters()))
-                state = {"epoch": place.epoch + 1, "model": model.state_dict(), "optimizer": moments}
+                state = {
+                    "epoch": place.epoch + 1,
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "scaler": descent.scaler.state_dict(),
+                    "average": average.tensors if average is not None else {},
+                }
                 save_checkpoint(checkpoint, state, settings)
             if on_epoch:
                 on_epoch(place.epoch + 1, means)
+    if average is not None:
+        model.load_state_dict(average.tensors, strict=False)
+    set_drop_path(model, 0.0)
     model.eval()
 
 
-def batches(data: Data, epochs: int, size: int, seed: int, first: int = 0) -> Iterator[tuple[Place, Tensor, Tensor]]:
-    """Training batches of all epochs from the `first` on, counted from 0, with where they stand."""
-    per_epoch = data.num_batches(size)
-    for epoch in range(first, epochs):
-        for index, (images, labels) in enumerate(data.shuffled(size, seed, epoch)):
-            yield Place(epoch, epoch * per_epoch + index, index == per_epoch - 1), images, labels
+def length_of(data: Data, config: TrainConfig) -> Length:
+    """Steps and epochs of a run."""
+    return Length(config.epochs * data.num_batches(config.batch_size), config.epochs)
 
 
-def descend(loss: Tensor, optimizers: Iterable[torch.optim.Optimizer], clip_grad: float | None) -> None:
-    """One step of every optimizer along one backward pass.
+def batches(
+    data: Data, config: TrainConfig, seed: int, first: int = 0
+) -> Iterator[tuple[Place, list[tuple[Tensor, Tensor]]]]:
+    """This process' part of each training batch, from the epoch `first` on, in as many parts as are accumulated.
 
-    Args:
-        loss: [].
-        optimizers: The first one's gradients are clipped.
-        clip_grad: Their largest norm; None does not clip.
+    Randomness is set anew at each epoch, so a run that is gone on with needs no state of it.
+
+    Raises:
+        InputError: The batches cannot be dealt out evenly.
     """
-    optimizers = list(optimizers)
-    for optimizer in optimizers:
-        optimizer.zero_grad()
-    loss.backward()
-    if clip_grad is not None:
-        first = optimizers[0].param_groups
-        nn.utils.clip_grad_norm_([p for group in first for p in group["params"]], clip_grad)
-    for optimizer in optimizers:
-        optimizer.step()
+    shard, augment, per_epoch = parallel.shard(), config.augment, data.num_batches(config.batch_size)
+    size = min(config.batch_size, data.train_images)
+    mixing = bool(augment.mixup or augment.cutmix)
+    if odd := size % (shard.world * config.accumulate * (2 if mixing else 1)):
+        raise InputError(
+            f"batch_size {size} leaves {odd} images over when {shard.world} processes take {config.accumulate} parts "
+            f"each{', of pairs that are mixed' if mixing else ''}: give a multiple"
+        )
+    erase = RandomErasing(augment.erasing, mode="pixel", device=str(data.device))
+    for epoch in range(first, config.epochs):
+        seed_all(seed, epoch, shard)
+        epoch_of = data.shuffled(
+            config.batch_size,
+            seed,
+            epoch,
+            repeats=augment.repeats,
+            rand_augment=augment.rand_augment,
+            shard=shard,
+        )
+        for index, (images, labels) in enumerate(epoch_of):
+            images = erase(images) if augment.erasing else images
+            parts = list(zip(images.chunk(config.accumulate), labels.chunk(config.accumulate), strict=True))
+            yield Place(epoch, epoch * per_epoch + index, index == per_epoch - 1), parts
 
 
-def adamw(
-    parameters: Mapping[str, nn.Parameter],
-    lr: float,
-    weight_decay: float,
-    exempt: Iterable[str] = (),
-    betas: tuple[float, float] = (0.9, 0.999),
-) -> torch.optim.AdamW:
-    """AdamW over named parameters; vectors, scalars and exempt names do not decay."""
-    exempt = set(exempt)
-    still = [p for name, p in parameters.items() if p.ndim <= 1 or name in exempt]
-    decaying = [p for name, p in parameters.items() if not (p.ndim <= 1 or name in exempt)]
-    groups: list[dict[str, Any]] = [{"params": decaying}, {"params": still, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=lr,
-        betas=betas,
-        weight_decay=weight_decay,
-        fused=True,
-    )
-
-
-def exempt(model: nn.Module) -> set[str]:
-    """The parameters that a timm model wants not to decay."""
-    names: Any = getattr(model, "no_weight_decay", set)
-    return set(names())
-
-
-def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> CosineLRScheduler:
-    """timm's cosine schedule over steps, down to 1 % of the learning rate, after a linear warm-up.
-
-    Args:
-        optimizer: Its groups' learning rates are the highest ones.
-        steps: Optimizer steps in all.
-        warmup: Share of them in which the rate rises.
-    """
-    rising = min(int(steps * warmup), steps - 1)
-    lr = optimizer.param_groups[0]["lr"]
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=max(1, steps - rising),
-        lr_min=lr / 100,
-        warmup_t=rising,
-        warmup_lr_init=lr / 100,
-        warmup_prefix=True,
-        t_in_epochs=False,
-    )
-
-
-def optimizer_state(
-    optimizers: Iterable[torch.optim.Optimizer], parameters: Mapping[str, nn.Parameter]
-) -> dict[str, dict[str, Tensor]]:
-    """Moments and step counts by kind ("exp_avg", "exp_avg_sq", "step"), then by the parameter's name."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for optimizer in optimizers:
-        for name, parameter in parameters.items():
-            for kind, tensor in optimizer.state.get(parameter, {}).items():
-                found.setdefault(kind, {})[name] = tensor
-    return found
-
-
-def load_optimizer_state(
-    optimizers: Iterable[torch.optim.Optimizer],
-    parameters: Mapping[str, nn.Parameter],
-    state: Mapping[str, Mapping[str, Tensor]],
-) -> None:
-    """Give optimizers the state that `optimizer_state` found; names they do not hold are passed over."""
-    names = {parameter: name for name, parameter in parameters.items()}
-    for optimizer in optimizers:
-        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
-            name = names[parameter]
-            held = {kind: tensors[name].clone() for kind, tensors in state.items() if name in tensors}
-            if held:
-                optimizer.state[parameter] = held
+def seed_all(seed: int, epoch: int, shard: Shard) -> None:
+    """Set the randomness of torch, numpy and Python for an epoch of one process."""
+    number = int(np.random.SeedSequence((seed, epoch, shard.rank)).generate_state(1)[0])
+    torch.manual_seed(number)
+    np.random.seed(number)  # noqa: NPY002 (timm's Mixup draws from it)
+    random.seed(number)
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], settings: str) -> None:
-    """Write plain tensors and values, and torch's random state, to a file that appears whole or not at all.
+    """Write plain tensors and values to a file that appears whole or not at all; the first process does.
 
     Args:
         path: The file.
         state: Plain tensors and values.
         settings: What the run was asked to do; `load_checkpoint` goes on only with the same.
     """
-    random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+    if parallel.shard().rank != 0:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".writing")
-    torch.save({**state, "random": random, "settings": settings}, beside)
+    torch.save({**state, "settings": settings}, beside)
     beside.replace(path)
 
 
 def load_checkpoint(path: Path, settings: str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint, without pickle's code, and set torch's random state to what it was.
+    """Read a checkpoint, without pickle's code.
 
     Raises:
         InputError: It belongs to a run with other settings.
@@ -225,10 +192,6 @@ def load_checkpoint(path: Path, settings: str, device: torch.device | str = "cpu
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     if state.pop("settings") != settings:
         raise InputError(f"{path}: was left by a run with other settings; delete it, or go on with the same settings")
-    random = state.pop("random")
-    torch.set_rng_state(random["cpu"].cpu())
-    if random["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([one.cpu() for one in random["cuda"]])
     return state
 
 
@@ -255,11 +218,12 @@ class Mean:
         self.count += 1
 
     def take(self, where: str) -> dict[str, float]:
-        """The means since the last call.
+        """The means since the last call, over all processes.
 
         Raises:
             NotFiniteError: One is NaN or infinite.
         """
+        parallel.average_(self.sums.values())
         means = {name: float(value) / self.count for name, value in self.sums.items()}
         self.sums, self.count = {}, 0
         if odd := [f"{name} is {value}" for name, value in means.items() if not abs(value) < float("inf")]:
@@ -269,14 +233,15 @@ class Mean:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, split: Split, batch_size: int = 256) -> Accuracy:
-    """Top-1 and top-5 accuracy over all images of a split, each counted once."""
-    training = model.training
+    """Top-1 and top-5 accuracy over all images of a split, each counted once, however many processes there are."""
+    training, device = model.training, next(model.parameters()).device
     model.eval()
-    hits = torch.zeros(2, dtype=torch.int64, device=split.labels.device)
-    for images, labels in split.batches(batch_size):
+    hits = torch.zeros(2, dtype=torch.int64, device=device)
+    for images, labels in split.batches(batch_size, parallel.shard()):
         outputs = model(images)
         order = outputs.topk(min(5, outputs.shape[1]), dim=1).indices == labels[:, None]
         hits += torch.stack([order[:, 0].sum(), order.sum()])
     model.train(training)
+    parallel.total_(hits)
     top1, top5 = (100 * hits.double() / len(split)).tolist()
     return Accuracy(top1, top5)

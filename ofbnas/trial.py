@@ -22,9 +22,10 @@ from ofbnas import table
 from ofbnas.axes import input_size
 from ofbnas.config import StudyConfig
 from ofbnas.cost import cost_of, sizes_of
-from ofbnas.data import KNOWN, Data
+from ofbnas.data import Data
 from ofbnas.finetune import finetune
-from ofbnas.parent import untrained_parent
+from ofbnas.parallel import shard
+from ofbnas.parent import teacher_of, untrained_parent
 from ofbnas.search import search
 from ofbnas.subnet import Subnet
 from ofbnas.training import evaluate
@@ -53,7 +54,7 @@ def run_trial(
         report: Called after each epoch with the phase, the epoch from 1, and the phase's epochs.
 
     Returns:
-        The row.
+        The row; with several processes, the first one's has the weights too.
 
     Raises:
         InputError: The values are out of reach for the model.
@@ -61,7 +62,7 @@ def run_trial(
     """
     started = time.monotonic()
     values = config.with_values(params)
-    device, seed = data.train.images.device, config.seed + trial
+    device, seed = data.device, config.seed + trial
     checkpoints = _checkpoints(folder, trial)
     parent = untrained_parent(values)
     parent.model.load_state_dict(parent_state)
@@ -74,19 +75,22 @@ def run_trial(
         kwargs=parent.kwargs,
         axes=parent.axes,
         seed=seed,
+        teacher=teacher_of(values.search.distill, model, data),
         on_epoch=lambda epoch, _: report("search", epoch, values.search.epochs),
         checkpoint=checkpoints / "search.pt",
     )
     before = evaluate(found.subnet.model, data.test)
-    subnet = finetune(
-        found.subnet,
-        data,
-        values.finetune,
-        teacher=model,
-        seed=seed,
-        on_epoch=lambda epoch, _: report("finetune", epoch, values.finetune.epochs),
-        checkpoint=checkpoints / "finetune.pt",
-    )
+    subnet, tuning = found.subnet, values.finetune
+    if tuning is not None:
+        subnet = finetune(
+            subnet,
+            data,
+            tuning,
+            teacher=teacher_of(tuning.distill, model, data),
+            seed=seed,
+            on_epoch=lambda epoch, _: report("finetune", epoch, tuning.epochs),
+            checkpoint=checkpoints / "finetune.pt",
+        )
     test, val = evaluate(subnet.model, data.test), evaluate(subnet.model, data.val)
     costs = {metric: cost_of(model, parent.axes, metric).of(sizes_of(parent.axes)) for metric in ("macs", "params")}
     row = base_row(config, params, trial) | {
@@ -108,9 +112,11 @@ def run_trial(
         "top1_before_finetune": before.top1,
         "parent_top1": evaluate(model, data.test).top1,
         "search_epochs": values.search.epochs,
-        "finetune_epochs": values.finetune.epochs,
+        "finetune_epochs": 0 if tuning is None else tuning.epochs,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
     }
+    if shard().rank != 0:
+        return row
     saved, sha256 = _save_subnet(subnet, folder, trial, row)
     row |= {"weights": f"{saved.relative_to(folder).as_posix()}/model.safetensors", "weights_sha256": sha256}
     table.write_history(folder, trial, found.history)
@@ -146,7 +152,7 @@ def base_row(config: StudyConfig, params: Mapping[str, Any], trial: int) -> dict
         "trial": trial,
         "model": config.model.name,
         "model_kwargs": json.dumps(config.model.kwargs, sort_keys=True),
-        "num_classes": KNOWN[config.data.name][0],
+        "num_classes": config.data.num_classes,
         "dataset": config.data.name,
         "seed": config.seed + trial,
         "versions": json.dumps(versions()),

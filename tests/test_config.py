@@ -8,7 +8,8 @@ import pytest
 import yaml
 from conftest import DIGITS, ROOT
 
-from ofbnas.config import BudgetConfig, RampConfig, SearchConfig, SpaceConfig
+from ofbnas.config import BudgetConfig, Length, RampConfig, SearchConfig, SpaceConfig, Span
+from ofbnas.config.presets import REFERENCE
 from ofbnas.errors import InputError
 from ofbnas.study_file import dump_study, load_space, load_study
 
@@ -126,12 +127,73 @@ def test_budgets_have_their_units():
 
 
 def test_ramps_go_along_a_line_and_stay():
+    length = Length(steps=100, epochs=10)
     ramp = RampConfig(start=1.0, end=0.0, warmup=0.5)
-    assert [ramp.at(progress) for progress in (0, 0.25, 0.5, 1)] == [1.0, 0.5, 0.0, 0.0]
-    assert RampConfig(start=1.0, end=0.2, warmup=0.0).at(0.0) == 0.2
+    assert [ramp.at(step, length) for step in (0, 25, 50, 99)] == [1.0, 0.5, 0.0, 0.0]
+    assert RampConfig(start=1.0, end=0.2, warmup=0.0).at(0, length) == 0.2
+    round_one = RampConfig(start=1.0, end=0.0, warmup=0.5, shape="cosine")
+    assert [round_one.at(step, length) for step in (0, 25, 50)] == pytest.approx([1.0, 0.5, 0.0])
+    assert round_one.at(5, length) > ramp.at(5, length)  # it sets out slowly
+
+
+@pytest.mark.parametrize(
+    ("written", "steps"), [(0.25, 25), ({"epochs": 3}, 30), ({"steps": 7}, 7), ({"epochs": 0.5}, 5)]
+)
+def test_a_stretch_is_a_share_epochs_or_steps(written, steps):
+    span = Span.model_validate(written)
+    assert span.of(Length(steps=100, epochs=10)) == steps
+    assert span.model_dump() == written
+
+
+@pytest.mark.parametrize("written", [{}, {"epochs": 1, "steps": 2}, 1.5, -0.1, "20 epochs"])
+def test_other_stretches_are_refused(tmp_path, written):
+    with pytest.raises(InputError, match=r"search\.warmup"):
+        load_study(edited(tmp_path, search__warmup=written))
+
+
+def leaves(tree, path=""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+@pytest.mark.parametrize("section", ["search", "finetune"])
+def test_every_number_of_the_published_recipe_is_a_field_that_a_sweep_can_reach(section):
+    study = load_study(DIGITS, [f"{section}.preset=reference"])
+    for name, value in leaves(REFERENCE[section]):
+        path = f"{section}.{name}"
+        if name not in ("epochs", "batch_size", "lr"):  # the digits study gives these itself, or its own
+            found = study.model_dump(mode="json")
+            for key in path.split("."):
+                found = found[key]
+            assert found == value, path
+        assert study.with_values({path: value}).model_dump(mode="json") is not None
+    if section == "search":
+        swept = load_study(DIGITS, ["search.preset=reference"]).with_values({"search.beat.epochs": 0.5})
+        assert swept.search.beat == Span(epochs=0.5)
+
+
+def test_a_preset_gives_way_to_what_is_written(tmp_path):
+    study = load_study(edited(tmp_path, search__preset="reference", search__importance={"std": 0.3}))
+    assert (study.search.epochs, study.search.importance.std, study.search.importance.norm_attn) == (30, 0.3, 4e-4)
+    assert (study.search.alpha.betas, study.search.weight_decay) == ((0.5, 0.999), 1e-3)
+
+
+def test_an_unknown_preset_is_refused(tmp_path):
+    with pytest.raises(InputError, match="search preset paper is unknown, expected reference"):
+        load_study(edited(tmp_path, search__preset="paper"))
 
 
 def test_every_field_of_a_search_can_be_swept_or_set():
-    values = {"epochs": 3, "lr": 0.5, "threshold": 0.3, "one_hot_weight": 1.5, "alpha_lr": 0.2, "beats_per_epoch": 2}
+    values = {
+        "epochs": 3,
+        "lr": 0.5,
+        "threshold": 0.3,
+        "one_hot_weight": 1.5,
+        "alpha": {"lr": 0.2},
+        "beat": {"epochs": 0.5},
+    }
     study = load_study(DIGITS).with_values({f"search.{name}": value for name, value in values.items()})
     assert study.search == SearchConfig(**{**study.search.model_dump(), **values})

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ofbnas.data import FASHION_MNIST_FILES, augment, load_data, read_idx
+from ofbnas.data import load_data
+from ofbnas.data.small import FASHION_MNIST_FILES, augment, read_idx
 from ofbnas.errors import InputError
 
 

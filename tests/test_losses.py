@@ -12,9 +12,9 @@ from ofbnas.losses import (
     adaptive_one_hot,
     budget_pull,
     distillation,
-    distilled,
     feature_distance,
     importance_norm,
+    likeness_distance,
 )
 from ofbnas.tokens import local_norm
 
@@ -93,14 +93,11 @@ def test_features_are_compared_on_the_channels_that_were_kept():
     assert feature_distance(-teacher[..., channels], teacher, channels).item() == pytest.approx(2.0)
 
 
-def test_distilled_loss_is_a_share_and_a_distance():
-    task, channels = torch.tensor(3.0), torch.arange(4)
-    student, teacher = ((torch.randn(2, 3, 4), torch.randn(2, 5)) for _ in range(2))
-    settings = {"temperature": 2.0, "hard": False}
-    assert distilled(task, student, teacher, channels, weight=0.0, features=0.0, **settings) == task
-    soft, far = distillation(student[1], teacher[1], 2.0), feature_distance(student[0], teacher[0], channels)
-    mixed = distilled(task, student, teacher, channels, weight=0.25, features=2.0, **settings)
-    torch.testing.assert_close(mixed, 0.75 * task + 0.25 * soft + 2 * far)
+def test_likeness_compares_features_of_any_width():
+    student = torch.randn(4, 6)
+    turned = student @ torch.linalg.qr(torch.randn(6, 6))[0]
+    assert likeness_distance(student, 3 * turned).item() == pytest.approx(0, abs=1e-12)
+    assert likeness_distance(student, torch.randn(4, 9)) > 0.01
 
 
 def test_local_norm_is_the_window_around_each_pixel():

@@ -11,7 +11,7 @@ from conftest import KWARGS, NAME, SPACE
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ofbnas.axes import axes
-from ofbnas.config import FinetuneConfig, SearchConfig
+from ofbnas.config import FinetuneConfig, SearchConfig, TrainConfig
 from ofbnas.cost import cost_of, sizes_of
 from ofbnas.errors import InputError, NotFiniteError
 from ofbnas.finetune import finetune
@@ -22,7 +22,7 @@ from ofbnas.training import evaluate, fit
 
 
 def config(**changes) -> SearchConfig:
-    values = {"epochs": 4, "batch_size": 32, "lr": 2e-3, "alpha_lr": 0.1, "budget": {"gmacs_share": 0.5}}
+    values = {"epochs": 4, "batch_size": 32, "lr": 2e-3, "alpha": {"lr": 0.1}, "budget": {"gmacs_share": 0.5}}
     return SearchConfig(**values | changes)
 
 
@@ -130,13 +130,13 @@ def test_the_history_follows_the_options_down(model, data):
 
 
 def test_an_unfinished_search_still_ends(model, data):
-    found = run(model, data, epochs=1, alpha_lr=1e-9)
+    found = run(model, data, epochs=1, alpha={"lr": 1e-9})
     assert found.forced == 5
     assert found.macs <= 0.5 * full(model)
 
 
 def test_masked_image_modelling_ends_when_all_is_decided(model, data):
-    found = run(model, data, epochs=8, alpha_lr=1.0)
+    found = run(model, data, epochs=8, alpha={"lr": 1.0})
     assert found.forced == 0
     assert {name for name, _ in found.subnet.model.named_parameters()} == {n for n, _ in model.named_parameters()}
 
@@ -149,8 +149,7 @@ def test_a_loss_that_is_not_finite_ends_the_search(model, data):
 def test_finetuning_improves_the_subnet_and_leaves_the_old_one(data):
     torch.manual_seed(0)
     model = timm.create_model(NAME, **KWARGS | {"patch_size": 4, "class_token": False, "global_pool": "avg"})
-    training = {"batch_size": 32, "weight_decay": 0.05, "warmup": 0.1, "label_smoothing": 0.1, "clip_grad": 1.0}
-    fit(model, data, epochs=15, lr=5e-3, seed=0, **training)
+    fit(model, data, TrainConfig(epochs=15, lr=5e-3, batch_size=32), seed=0)
     found = run(model, data, epochs=2)
     before = evaluate(found.subnet.model, data.val).top1
     for distill in (None, {"weight": 0.5}, {"weight": 0.5, "hard": True}, {"weight": 0.5, "features": 1.0}):
@@ -209,11 +208,10 @@ class Syncs(TorchDispatchMode):
 @pytest.mark.parametrize("settings", [{}, {"distill": {"features": 1.0}, "residual_mask": True}])
 def test_a_step_never_waits_for_the_device(model, data, settings):
     searcher = Searcher(model, data, config(**settings), axes(model, SPACE), seed=0)
-    criterion = torch.nn.CrossEntropyLoss()
-    images, labels = data.train.images[:8], data.train.labels[:8]
+    parts = [(data.train.images[:8], data.train.labels[:8])]
     for step in (0, 1):
         with Syncs() as syncs:
-            searcher.step(images, labels, criterion, step)
+            searcher.step(parts, step)
         assert syncs.found == []
     with Syncs() as syncs:
         float(searcher.multiplier)

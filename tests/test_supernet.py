@@ -113,7 +113,7 @@ def test_one_head_can_be_searched(images):
 
 def test_hidden_patches_keep_their_position(model, images):
     supernet = Supernet(model, pmim=MaskedImageModelling(model))
-    hidden = torch.ones(3, 16, dtype=torch.bool)
+    hidden = torch.arange(16).expand(3, -1)
     features = supernet.passes(images, hidden)[0][:, 1:]
     assert torch.allclose(features[0], features[1]), "all patches hidden: images cannot differ"
     assert features[0].std(0).min() > 1e-3, "but patches do, by their position"
@@ -121,8 +121,7 @@ def test_hidden_patches_keep_their_position(model, images):
 
 def test_hidden_patches_are_those_asked_for(model, images):
     supernet = Supernet(model, pmim=MaskedImageModelling(model))
-    hidden = torch.zeros(3, 16, dtype=torch.bool)
-    hidden[0, :8] = True  # the upper half
+    hidden = torch.stack([torch.arange(8), torch.arange(8, 16), torch.arange(8, 16)])  # upper half, lower, lower
     changed = images.clone()
     changed[:, :, :4] += 1
     same = [torch.equal(a, b) for a, b in zip(*(supernet.passes(x, hidden)[1] for x in (images, changed)), strict=True)]
@@ -131,7 +130,7 @@ def test_hidden_patches_are_those_asked_for(model, images):
 
 def test_no_hook_stays_behind(model, images):
     supernet = Supernet(model, pmim=MaskedImageModelling(model))
-    supernet.passes(images, torch.ones(3, 16, dtype=torch.bool))
+    supernet.passes(images, torch.arange(16).expand(3, -1))
     assert not model.patch_embed._forward_hooks
     assert torch.equal(supernet(images), model(images))
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from timm.layers import DropPath
 from torch import nn
 
 from ofbnas.axes import vit
@@ -24,6 +25,7 @@ __all__ = [
     "input_size",
     "patch_grid",
     "reference_counts",
+    "set_drop_path",
 ]
 
 # Family: the exact classes it is stated for, the function that gives their axes, parameters no axis touches.
@@ -80,6 +82,15 @@ def reference_counts(model: nn.Module) -> tuple[Counter[str], Counter[str], Coun
 def final_embedding(axes: Sequence[Axis]) -> Axis:
     """The axis along which the final features lie."""
     return [axis for axis in axes if axis.kind == "embed"][-1]
+
+
+def set_drop_path(model: nn.Module, rate: float) -> None:
+    """Give a model's blocks stochastic depth, from 0 in the first to `rate` in the last, as timm does."""
+    blocks = [module for module in model.modules() if any(name.startswith("drop_path") for name in module._modules)]
+    for index, block in enumerate(blocks):
+        share = rate * index / max(1, len(blocks) - 1)
+        for name in [name for name in block._modules if name.startswith("drop_path")]:
+            setattr(block, name, DropPath(share) if share else nn.Identity())
 
 
 def check_sizes(parent: Sequence[Axis], sizes: dict[str, tuple[int, int]]) -> None:

@@ -19,8 +19,8 @@ def evaluate(
 
     Example: ofbnas evaluate runs/digits --arch 4f1c
     """
-    from ofbnas.data import load_data
     from ofbnas.errors import InputError
+    from ofbnas.parent import data_of
     from ofbnas.study_file import load_study
     from ofbnas.subnet import load_subnet
     from ofbnas.table import find, is_study, read_table
@@ -30,7 +30,7 @@ def evaluate(
         raise InputError(f"{folder}: is no study's folder; expected one with study.yaml, which names the test images")
     row = find(read_table(folder), arch)
     model = load_subnet(folder, row["arch_id"])
-    accuracy = measure(model, load_data(**load_study(folder / "study.yaml").data.model_dump()).test)
+    accuracy = measure(model, data_of(load_study(folder / "study.yaml")).test)
     found = {
         "arch_id": row["arch_id"],
         "top1": accuracy.top1,

@@ -25,15 +25,14 @@ def search(
     """
     import torch
 
-    from ofbnas.data import load_data
-    from ofbnas.parent import trained_parent
+    from ofbnas.parent import data_of, trained_parent
     from ofbnas.study_file import load_study
     from ofbnas.table import next_trial, to_records
     from ofbnas.trial import run_trial
 
     config = load_study(study, settings or ())
     folder = output or Path("runs") / f"{config.name}-search"
-    data = load_data(**config.data.model_dump())
+    data = data_of(config)
 
     def say(phase: str, epoch: int, epochs: int) -> None:
         typer.echo(f"{phase}: epoch {epoch} of {epochs}", err=True)

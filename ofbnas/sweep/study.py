@@ -23,9 +23,8 @@ from ofbnas import table
 from ofbnas.budget import option_sizes, window_below
 from ofbnas.config import StudyConfig
 from ofbnas.cost import cost_of, sizes_of
-from ofbnas.data import load_data
 from ofbnas.errors import InputError
-from ofbnas.parent import trained_parent, untrained_parent
+from ofbnas.parent import data_of, trained_parent, untrained_parent
 from ofbnas.study_file import dump_study, load_study
 from ofbnas.sweep.ray_quietly import ray, tune
 from ofbnas.sweep.sampling import StudySearch, has_running
@@ -58,7 +57,7 @@ def run_study(config: StudyConfig, folder: Path, view: View) -> Outcome:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_folder(config, folder)
     _check_reach(config)
-    data = load_data(**config.data.model_dump())
+    data = data_of(config)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(str(folder / ".lock"), timeout=0), log_to(folder / "study.log"):

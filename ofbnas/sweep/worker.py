@@ -15,7 +15,7 @@ import yaml
 
 from ofbnas import table
 from ofbnas.config import StudyConfig
-from ofbnas.data import load_data
+from ofbnas.parent import data_of
 from ofbnas.sweep.ray_quietly import tune
 from ofbnas.trial import run_trial, write_failure
 
@@ -59,7 +59,7 @@ def trainable(config: dict[str, Any], study: str, folder: str, parent: Mapping[s
     place = Path(folder)
     with log_to(place / "study.log"):
         try:
-            data = load_data(**values.data.model_dump()).to(device)
+            data = data_of(values).to(device)
             run_trial(values, config["params"], config["trial"], place, data, parent, report)
         except Exception as error:  # whatever a trial dies of is its row's reason, and the others go on
             log.exception("trial %d failed", config["trial"])

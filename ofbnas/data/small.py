@@ -1,4 +1,4 @@
-"""Data sets by name: images and labels in memory, split into train, validation and test."""
+"""Small data sets that fit into memory: scikit-learn's digits, Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from ofbnas.data.base import Batches, Data, order, rand_augment_of
 from ofbnas.errors import InputError
+from ofbnas.parallel import Shard
 
+ALL = Shard()
 FASHION_MNIST_FILES = {
     (split, part): f"{split}-{part}-ubyte.gz" for split in ("train", "t10k") for part in ("images-idx3", "labels-idx1")
 }
 
-
-# Data set: number of classes, size of its images (channels, height, width).
-KNOWN = {"digits": (10, (1, 8, 8)), "fashion_mnist": (10, (1, 28, 28))}
+# Size of the images (channels, height, width).
+SIZES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28)}
 
 
 @dataclass(frozen=True)
-class Split:
+class SmallSplit:
     """Images [count, channels, height, width], normalised, and labels [count]."""
 
     images: Tensor
@@ -34,56 +37,92 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images in order, each once; the last batch may be smaller."""
-        yield from zip(self.images.split(size), self.labels.split(size), strict=True)
+    def batches(self, size: int, shard: Shard = ALL) -> Iterator[tuple[Tensor, Tensor]]:
+        """The shard's images in order, each once; the last batch may be smaller."""
+        mine = shard.of(len(self))
+        yield from zip(self.images[mine].split(size), self.labels[mine].split(size), strict=True)
 
-    def to(self, device: torch.device | str) -> Split:
+    def to(self, device: torch.device | str) -> SmallSplit:
         """The split on a device."""
-        return Split(self.images.to(device), self.labels.to(device))
+        return SmallSplit(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
-class Data:
-    """A data set.
+class SmallData(Data):
+    """A data set in memory.
 
     Attributes:
         train: To train on.
         val: To decide by.
         test: To report.
         num_classes: Number of classes.
+        mean: What was taken out of images of 0 to 1, per channel.
+        std: What they were divided by, per channel.
         shift: Training images are moved by up to this many pixels each way.
         flip: Training images are mirrored half of the time.
     """
 
-    train: Split
-    val: Split
-    test: Split
+    train: SmallSplit
+    val: SmallSplit
+    test: SmallSplit
     num_classes: int
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
     shift: int = 0
     flip: bool = False
 
-    def to(self, device: torch.device | str) -> Data:
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.train.images.device
+
+    @property
+    def train_images(self) -> int:
+        """Number of training images."""
+        return len(self.train)
+
+    def to(self, device: torch.device | str) -> SmallData:
         """The data set on a device."""
         return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
 
-    def num_batches(self, size: int) -> int:
-        """Batches of an epoch of `shuffled`: at least 1, and incomplete ones are left out."""
-        return max(1, len(self.train) // size)
+    def shuffled(
+        self,
+        size: int,
+        seed: int,
+        epoch: int,
+        *,
+        repeats: int = 1,
+        rand_augment: str | None = None,
+        shard: Shard = ALL,
+    ) -> Batches:
+        """One epoch of augmented training batches; shifts and flips are the same however many shards there are."""
+        indices = order(len(self.train), seed, epoch, repeats).to(self.device)
+        generator = torch.Generator(self.device).manual_seed(seed * 100_003 + epoch)
+        for batch in indices.split(size)[: self.num_batches(size)]:
+            mine, part = batch[shard.of(len(batch))], shard.of(len(batch))
+            images = self.train.images[mine]
+            if rand_augment is not None:
+                images = self._rand_augmented(images, rand_augment)
+            yield augment(images, self.shift, self.flip, generator, len(batch), part), self.train.labels[mine]
 
-    def shuffled(self, size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of training batches, augmented; the same for the same seed and epoch."""
-        device = self.train.images.device
-        generator = torch.Generator(device).manual_seed(seed * 100_003 + epoch)
-        order = torch.randperm(len(self.train), generator=generator, device=device)
-        for batch in order.split(size)[: self.num_batches(size)]:
-            yield (
-                augment(self.train.images[batch], self.shift, self.flip, generator),
-                self.train.labels[batch],
-            )
+    def _rand_augmented(self, images: Tensor, description: str) -> Tensor:
+        """Images after timm's RandAugment, which works on bytes and on the CPU."""
+        mean, std = self.mean[0], self.std[0]
+        change = rand_augment_of(description, round(255 * mean))
+        pixels = ((images * std + mean) * 255).round().clamp(0, 255).byte().squeeze(1).cpu().numpy()
+        changed = np.stack([np.asarray(change(Image.fromarray(image))) for image in pixels])
+        floats = torch.from_numpy(changed).to(images.device).unsqueeze(1).float() / 255
+        return (floats - mean) / std
 
 
-def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
+def augment(
+    images: Tensor,
+    shift: int,
+    flip: bool,
+    generator: torch.Generator,
+    count: int | None = None,
+    part: slice = slice(None),
+) -> Tensor:
     """Images moved by up to `shift` pixels each way, edges repeated outwards, and mirrored half of the time.
 
     Args:
@@ -91,16 +130,18 @@ def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) 
         shift: Pixels.
         flip: Whether to mirror.
         generator: Source of randomness, on the images' device.
+        count: Images of the whole batch that these are a part of.
+        part: Which part.
     """
     batch, _, height, width = images.shape
-    device = images.device
+    count, device = batch if count is None else count, images.device
     columns = torch.arange(width, device=device).expand(batch, -1)
     rows = torch.arange(height, device=device).expand(batch, -1)
     if flip:
-        mirrored = torch.rand(batch, 1, generator=generator, device=device) < 0.5
+        mirrored = torch.rand(count, 1, generator=generator, device=device)[part] < 0.5
         columns = torch.where(mirrored, width - 1 - columns, columns)
     if shift:
-        move = torch.randint(-shift, shift + 1, (2, batch, 1), generator=generator, device=device)
+        move = torch.randint(-shift, shift + 1, (2, count, 1), generator=generator, device=device)[:, part]
         rows = (rows + move[0]).clamp(0, height - 1)
         columns = (columns + move[1]).clamp(0, width - 1)
     if not (flip or shift):
@@ -109,42 +150,45 @@ def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) 
     return images[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def load_data(
+def small_data(
     name: str,
     *,
     path: Path | None = None,
     val_share: float = 0.15,
     test_share: float = 0.2,
+    train_share: float = 1.0,
     split_seed: int = 0,
     shift: int = 0,
     flip: bool = False,
-) -> Data:
-    """A data set by name.
+) -> SmallData:
+    """A small data set by name.
 
     Args:
         name: "digits" or "fashion_mnist".
         path: Folder of its files; digits has none.
         val_share: Share of the training images set aside for validation, stratified by class.
         test_share: Share of all images set aside for testing, where the data set has no test split of its own.
-        split_seed: Seed of both splits.
+        train_share: Share of the other images that is trained on, stratified by class.
+        split_seed: Seed of all splits.
         shift: Training images are moved by up to this many pixels each way.
         flip: Training images are mirrored half of the time.
 
     Raises:
-        InputError: The name is unknown, or files are missing or damaged.
+        InputError: Files are missing or damaged.
     """
-    if name not in KNOWN:
-        raise InputError(f"data set {name} is unknown, expected one of {', '.join(KNOWN)}")
     if name == "digits":
         data = digits(val_share=val_share, test_share=test_share, split_seed=split_seed)
     elif path is None:
         raise InputError(f"data.path is missing: {name} needs the folder of its files")
     else:
         data = fashion_mnist(path, val_share=val_share, split_seed=split_seed)
+    if train_share < 1:
+        _, some = stratified_split(data.train.labels.numpy(), train_share, split_seed)
+        data = replace(data, train=SmallSplit(data.train.images[some], data.train.labels[some]))
     return replace(data, shift=shift, flip=flip)
 
 
-def digits(*, val_share: float, test_share: float, split_seed: int) -> Data:
+def digits(*, val_share: float, test_share: float, split_seed: int) -> SmallData:
     """scikit-learn's 1,797 handwritten digits of 8x8 pixels, 10 classes."""
     from sklearn.datasets import load_digits
 
@@ -155,7 +199,7 @@ def digits(*, val_share: float, test_share: float, split_seed: int) -> Data:
     return _normalised(images, torch.tensor(labels), rest[train], rest[val], test)
 
 
-def fashion_mnist(path: Path, *, val_share: float, split_seed: int) -> Data:
+def fashion_mnist(path: Path, *, val_share: float, split_seed: int) -> SmallData:
     """Fashion-MNIST, 28x28 pixels, 10 classes; its own 10,000 test images, validation taken from the 60,000.
 
     Args:
@@ -210,9 +254,9 @@ def stratified_split(labels: NDArray[np.int64], share: float, seed: int) -> tupl
 
 def _normalised(
     images: Tensor, labels: Tensor, train: NDArray[np.int64], val: NDArray[np.int64], test: NDArray[np.int64]
-) -> Data:
-    """The splits, with the training images' mean and standard deviation per channel taken out of all."""
-    std, mean = torch.std_mean(images[train], dim=(0, 2, 3), keepdim=True)
+) -> SmallData:
+    """The splits, with the training images' mean and standard deviation taken out of all."""
+    std, mean = (float(value) for value in torch.std_mean(images[train]))
     images = (images - mean) / std
-    train_split, val_split, test_split = (Split(images[index], labels[index]) for index in (train, val, test))
-    return Data(train_split, val_split, test_split, num_classes=int(labels.max()) + 1)
+    train_split, val_split, test_split = (SmallSplit(images[index], labels[index]) for index in (train, val, test))
+    return SmallData(train_split, val_split, test_split, int(labels.max()) + 1, (mean,), (std,))

@@ -1,0 +1,31 @@
+"""Every number a run depends on, read from YAML and checked before anything is spent."""
+
+from ofbnas.config.model import DataConfig, ImageDataConfig, ModelConfig, SmallDataConfig
+from ofbnas.config.search import BudgetConfig, SearchConfig
+from ofbnas.config.section import Length, RampConfig, Span
+from ofbnas.config.study import ChoiceParam, FloatParam, IntParam, RangeConfig, SpaceConfig, StudyConfig, SweepConfig
+from ofbnas.config.training import AugmentConfig, DistillConfig, FinetuneConfig, RateConfig, TrainConfig
+
+__all__ = [
+    "AugmentConfig",
+    "BudgetConfig",
+    "ChoiceParam",
+    "DataConfig",
+    "DistillConfig",
+    "FinetuneConfig",
+    "FloatParam",
+    "ImageDataConfig",
+    "IntParam",
+    "Length",
+    "ModelConfig",
+    "RampConfig",
+    "RangeConfig",
+    "RateConfig",
+    "SearchConfig",
+    "SmallDataConfig",
+    "SpaceConfig",
+    "Span",
+    "StudyConfig",
+    "SweepConfig",
+    "TrainConfig",
+]

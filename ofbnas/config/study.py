@@ -1,0 +1,205 @@
+"""A study: a parent, its data, the space around it, a search and its sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    StrictInt,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from ofbnas.config.model import DataConfig, ModelConfig
+from ofbnas.config.search import SearchConfig
+from ofbnas.config.section import NonNegative, Section
+from ofbnas.config.training import FinetuneConfig, TrainConfig
+from ofbnas.errors import InputError
+from ofbnas.fields import first_error, set_value
+
+
+class RangeConfig(Section):
+    """Shares of the parent's size."""
+
+    low: Annotated[float, Field(gt=0, le=1)]
+    high: Annotated[float, Field(gt=0, le=1)] = 1.0
+    step: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+def _kind_of_sizes(value: Any) -> str:
+    return "list" if isinstance(value, list) else "shares"
+
+
+Sizes = Annotated[
+    Annotated[RangeConfig, Tag("shares")] | Annotated[list[PositiveInt], Field(min_length=1), Tag("list")],
+    Discriminator(_kind_of_sizes),
+]
+
+
+class SpaceConfig(Section):
+    """The sizes an axis may take; what is left out is not searched."""
+
+    embed: Sizes | None = None
+    heads: Sizes | None = None
+    head_size: Sizes | None = None
+    mlp: Sizes | None = None
+
+
+class IntParam(Section):
+    """A whole number from low to high, both written without a decimal point."""
+
+    low: StrictInt
+    high: StrictInt
+    log: bool = False
+    step: Annotated[StrictInt, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_range(self.low, self.high, self.log, self.step if self.step > 1 else None)
+        return self
+
+    def ends(self) -> list[Any]:
+        """Values that stand for all: if these are valid, so are those between."""
+        return [self.low, self.high]
+
+
+class FloatParam(Section):
+    """A number from low to high."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _check_range(self.low, self.high, self.log, self.step)
+        return self
+
+    def ends(self) -> list[Any]:
+        """Values that stand for all: if these are valid, so are those between."""
+        return [self.low, self.high]
+
+
+def _check_range(low: float, high: float, log: bool, step: float | None) -> None:
+    if low > high:
+        raise ValueError(f"low {low} is above high {high}")
+    if log and (low <= 0 or step is not None):
+        raise ValueError("log needs low above 0 and no step")
+
+
+class ChoiceParam(Section):
+    """One of a list."""
+
+    choices: Annotated[list[bool | int | float | str | None], Field(min_length=1)]
+
+    def ends(self) -> list[Any]:
+        """All values."""
+        return list(self.choices)
+
+
+def _kind_of_param(value: Any) -> str:
+    """Which of the three a swept field's range is, so that only its own mistakes are told."""
+    given = value if isinstance(value, dict) else dict(value) if isinstance(value, BaseModel) else {}
+    if "choices" in given:
+        return "choices"
+    return "int" if isinstance(given.get("low"), int) and isinstance(given.get("high"), int) else "float"
+
+
+Param = Annotated[
+    Annotated[IntParam, Tag("int")] | Annotated[FloatParam, Tag("float")] | Annotated[ChoiceParam, Tag("choices")],
+    Discriminator(_kind_of_param),
+]
+
+
+class SweepConfig(Section):
+    """What the study tries."""
+
+    n_trials: PositiveInt
+    sampler: Literal["tpe", "nsga2", "random", "qmc"] = "tpe"
+    """A sampler of Optuna's."""
+    params: dict[str, Param] = {}
+    """Swept fields of the study by dotted name."""
+
+
+class Objective(Section):
+    """A column of the architecture table to be optimised."""
+
+    metric: Literal["val_top1", "top1", "gmacs", "params", "seconds"]
+    direction: Literal["minimize", "maximize"]
+
+
+class ResourcesConfig(Section):
+    """What Ray gives a trial."""
+
+    cpus_per_trial: PositiveFloat = 1
+    gpus_per_trial: NonNegative = 0
+    max_concurrent: PositiveInt | None = None
+    """Trials at a time; by default as many as fit."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """How often a trial is started again when its process or node is lost."""
+
+
+class StudyConfig(Section):
+    """A study: a parent, the space around it, and a sweep of searches."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: int = 0
+    model: ModelConfig
+    data: DataConfig
+    pretrain: TrainConfig | None = None
+    """How the parent is trained when there are no weights for it; done once, then cached."""
+    search_space: str | SpaceConfig = "vit"
+    """A name in search_spaces/, a path of such a file, or the space itself."""
+    search: SearchConfig
+    finetune: FinetuneConfig | None = None
+    """How the subnet is trained after the search; by default not at all."""
+    objectives: Annotated[list[Objective], Field(min_length=1)] = [
+        Objective(metric="val_top1", direction="maximize"),
+        Objective(metric="gmacs", direction="minimize"),
+    ]
+    sweep: SweepConfig
+    resources: ResourcesConfig = ResourcesConfig()
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        if not (self.pretrain or self.model.pretrained or self.model.checkpoint):
+            raise ValueError("has no weights for the parent; give pretrain, model.pretrained or model.checkpoint")
+        return self
+
+    @model_validator(mode="after")
+    def _sweeps_fields(self) -> Self:
+        for path, param in self.sweep.params.items():
+            if not path.startswith(("search.", "finetune.")):
+                raise ValueError(f"sweep.params has {path}; fields of search and finetune can be swept")
+            for value in param.ends():
+                self.with_values({path: value})
+        return self
+
+    def with_values(self, values: Mapping[str, Any]) -> StudyConfig:
+        """The study with other values for fields given by dotted name, without its sweep of them.
+
+        Raises:
+            InputError: A name is no field, or a value is not allowed there.
+        """
+        tree = self.model_dump()
+        tree["sweep"]["params"] = {}
+        for path, value in values.items():
+            set_value(tree, path, value)
+        try:
+            return StudyConfig.model_validate(tree)
+        except ValidationError as error:
+            raise InputError(first_error(error, tree, StudyConfig)) from None
