@@ -22,9 +22,10 @@ def search(
     """Run one search and fine-tuning with the study's own values, without Ray.
 
     Each call adds a row to the folder's table. Example: ofbnas search studies/digits.yaml --set search.epochs=20
-    """
-    import torch
 
+    On several GPUs, or processes: torchrun --nproc-per-node 8 -m ofbnas search studies/deit_s.yaml
+    """
+    from ofbnas.parallel import joined, shard
     from ofbnas.parent import data_of, trained_parent
     from ofbnas.study_file import load_study
     from ofbnas.table import next_trial, to_records
@@ -32,15 +33,19 @@ def search(
 
     config = load_study(study, settings or ())
     folder = output or Path("runs") / f"{config.name}-search"
-    data = data_of(config)
-
-    def say(phase: str, epoch: int, epochs: int) -> None:
-        typer.echo(f"{phase}: epoch {epoch} of {epochs}", err=True)
-
     epochs = config.pretrain.epochs if config.pretrain else 0
-    parent = trained_parent(config, data, on_epoch=lambda epoch, _: say("parent", epoch, epochs))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    row = run_trial(config, {}, next_trial(folder), folder, data.to(device), parent.model.state_dict(), say)
+    with joined() as device:
+        first = shard().rank == 0
+
+        def say(phase: str, epoch: int, epochs: int) -> None:
+            if first:
+                typer.echo(f"{phase}: epoch {epoch} of {epochs}", err=True)
+
+        data = data_of(config).to(device)
+        parent = trained_parent(config, data, on_epoch=lambda epoch, _: say("parent", epoch, epochs))
+        row = run_trial(config, {}, next_trial(folder), folder, data, parent.model.state_dict(), say)
+    if not first:
+        return
     import pandas as pd
 
     record = to_records(pd.DataFrame([row]))[0]

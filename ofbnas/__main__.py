@@ -1,0 +1,5 @@
+"""`python -m ofbnas`, which torchrun needs."""
+
+from ofbnas.cli import main
+
+main()
