@@ -27,10 +27,10 @@ class Descent:
         self.optimizers: list[torch.optim.Optimizer] = []
         self.schedules: list[Any] = []
 
-    def add(self, optimizer: torch.optim.Optimizer, rate: RateConfig) -> None:
+    def add(self, optimizer: torch.optim.Optimizer, rate: RateConfig, length: Length | None = None) -> None:
         """Take an optimizer at the highest learning rate of its schedule; the first one's gradients are clipped."""
         self.optimizers.append(optimizer)
-        self.schedules.append(schedule(optimizer, rate, self.length))
+        self.schedules.append(schedule(optimizer, rate, self.length if length is None else length))
 
     def begin(self, step: int) -> None:
         """Set learning rates for a step, counted from 0, and forget gradients."""
@@ -108,12 +108,13 @@ def adam(
 def schedule(optimizer: torch.optim.Optimizer, rate: RateConfig, length: Length) -> Any:
     """timm's schedule over the steps of a run, after a linear warm-up; `step_update` sets the rate of a step."""
     lr = max(group["lr"] for group in optimizer.param_groups)
-    rising = min(int(rate.warmup.of(length)), length.steps - 1)
+    steps = max(1, int(length.steps))
+    rising = min(int(rate.warmup.of(length)), steps - 1)
     constant = rate.schedule == "constant"
     made, _ = create_scheduler_v2(
         optimizer,
         sched="cosine" if constant else rate.schedule,
-        num_epochs=length.steps - rising,
+        num_epochs=steps - rising,
         min_lr=lr if constant else lr * rate.end_share,
         warmup_lr=lr * rate.start_share,
         warmup_epochs=rising,

@@ -16,7 +16,7 @@ from ofbnas import losses, parallel, saliency
 from ofbnas.axes import Axis, final_embedding, set_drop_path
 from ofbnas.bimask import BiMask
 from ofbnas.budget import window_below
-from ofbnas.config import SearchConfig
+from ofbnas.config import Length, SearchConfig
 from ofbnas.cost import Metric, cost_of, sizes_of
 from ofbnas.data import Data
 from ofbnas.decide import Alive, best_choice, sizes_alive, survivors
@@ -69,7 +69,8 @@ class Searcher:
         self.expected = self.cost.expected(self.device)
         self.multiplier = torch.zeros((), device=self.device, dtype=torch.float64)
         self.interval = max(1.0, config.beat.of(self.length))
-        self.deadline = config.decide_by.of(self.length)
+        deciding = max(1.0, config.decide_by.of(self.length))
+        self.phase = Length(deciding, self.length.epochs * deciding / self.length.steps)
         self.until_beat = self.interval
         self.forced = 0
         self.since_beat = Mean()
@@ -128,7 +129,7 @@ class Searcher:
     def _search_step(self, open_axes: Mapping[str, BiMask], parts: Parts, step: int) -> dict[str, Tensor]:
         """The gradients of a step while something is open."""
         config, pmim = self.config, self.supernet.pmim
-        blend = config.importance_weight.at(step, self.length)
+        blend = config.importance_weight.at(step, self.phase)
         for mask in open_axes.values():
             mask.blend.fill_(blend)
         values: dict[str, Tensor] = {}
@@ -152,7 +153,7 @@ class Searcher:
         cost = self.expected(*self._expected_sizes()) / self.full
         gap = cost - (self.window.floor + self.window.limit) / (2 * self.full)
         pull = losses.budget_pull(gap, config.budget_weight, self.multiplier)
-        rise = min(1.0, step / max(1.0, config.one_hot_warmup.of(self.length)))
+        rise = min(1.0, step / max(1.0, config.one_hot_warmup.of(self.phase)))
         self.descent.backward(config.one_hot_weight * (rise * one_hot + norm) + pull.float())
         self.multiplier += config.budget_ascent * gap.detach()
         return values | {"one_hot": one_hot, "importance_norm": norm, "expected_cost": cost}
@@ -163,7 +164,7 @@ class Searcher:
         counts = [len(labels) for _, labels in parts]
         if pmim is None:
             return [None] * len(parts)
-        share = self.config.pmim.hidden_share(step, self.length)
+        share = self.config.pmim.hidden_share(step, self.phase)
         number = int(np.random.SeedSequence((self.seed, step, 1)).generate_state(1)[0])
         hidden = pmim.hide(sum(counts) * shard.world, share, number)
         if not hidden.shape[1]:
@@ -180,7 +181,7 @@ class Searcher:
     def _beat(self, place: Place) -> None:
         """After a step of the search: let options die if it is time."""
         self.until_beat -= 1
-        over = place.step + 1 >= self.deadline
+        over = place.step + 1 >= self.phase.steps
         if self.until_beat < 1 or over:
             self.until_beat += self.interval
             means = self.since_beat.take(f"search, step {place.step + 1}")
@@ -325,10 +326,12 @@ class Searcher:
         self.descent = Descent(config, self.length, self.scaler)
         self.descent.add(weights_optimizer(self.supernet.model, config, others), config)
         if logits:
-            self.descent.add(adam(logits, config.alpha.highest(self.length), config.alpha.betas), config.alpha)
+            self.descent.add(
+                adam(logits, config.alpha.highest(self.phase), config.alpha.betas), config.alpha, self.phase
+            )
         if decoder:
             rate = config.pmim.decoder
-            self.descent.add(adam(decoder, rate.lr, weight_decay=config.weight_decay), rate)
+            self.descent.add(adam(decoder, rate.lr, weight_decay=config.weight_decay), rate, self.phase)
         self.channels = self.units[self.final].flatten().to(self.device)
         masks = self.supernet.masked()
         places = [index for index, axis in enumerate(self.supernet.axes) if axis.name in masks]
@@ -367,8 +370,8 @@ class Searcher:
             "epoch": epoch,
             "step": step + 1,
             **means,
-            "importance_weight": self.config.importance_weight.at(step, self.length),
-            "mask_ratio": 0.0 if self.supernet.pmim is None else self.config.pmim.hidden_share(step, self.length),
+            "importance_weight": self.config.importance_weight.at(step, self.phase),
+            "mask_ratio": 0.0 if self.supernet.pmim is None else self.config.pmim.hidden_share(step, self.phase),
             "multiplier": float(self.multiplier),
             "axes": [
                 {

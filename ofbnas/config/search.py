@@ -77,8 +77,8 @@ class AlphaConfig(RateConfig):
     """The options' logits alpha and their optimizer, an Adam without decay."""
 
     lr: PositiveFloat | None = None  # type: ignore[assignment]  # the default needs the number of steps
-    """Highest learning rate; by default 12 over the number of steps. Adam moves a logit by about its learning rate a
-    step, so a logit then travels as far in a long search as in a short one."""
+    """Highest learning rate; by default 12 over the steps until all is decided. Adam moves a logit by about its
+    learning rate a step, so a logit then travels as far in a long search as in a short one."""
     betas: tuple[Share, Share] = (0.5, 0.999)
     spread: NonNegative = 1.0
     """Logits start uniformly between 0 and this."""
@@ -108,7 +108,11 @@ class PmimConfig(Section):
 
 
 class SearchConfig(TrainConfig):
-    """One search. `preset: reference` starts from the published code's values."""
+    """One search. `preset: reference` starts from the published code's values.
+
+    What concerns masks, options and hidden patches is measured by the phase that ends with `decide_by`: a warm-up of
+    0.2 is a fifth of that phase. `epochs` and the weights' learning rate go on to the end.
+    """
 
     optimizer: Literal["adamw", "adam", "nadamw", "lamb", "lion", "sgd"] = "adamw"
     """timm's name of the weights' optimizer: one whose moments can follow a unit that is removed."""

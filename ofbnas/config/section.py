@@ -12,10 +12,10 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 class Length(NamedTuple):
-    """How long a run is."""
+    """How long a run, or a phase of one, is."""
 
-    steps: int
-    epochs: int
+    steps: float
+    epochs: float
 
 
 class Section(BaseModel):
@@ -49,7 +49,7 @@ class Span(Section):
         return {"epochs": self.epochs} if self.epochs is not None else {"steps": self.steps or 0.0}
 
     def of(self, length: Length) -> float:
-        """Its optimizer steps in a run of some length."""
+        """Its optimizer steps in a run, or a phase, of some length."""
         if self.share is not None:
             return self.share * length.steps
         return self.steps if self.steps is not None else (self.epochs or 0.0) * length.steps / length.epochs
