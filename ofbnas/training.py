@@ -233,15 +233,21 @@ class Mean:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, split: Split, batch_size: int = 256) -> Accuracy:
-    """Top-1 and top-5 accuracy over all images of a split, each counted once, however many processes there are."""
+    """Top-1 and top-5 accuracy over all images of a split, each counted once, however many processes there are.
+
+    Raises:
+        InputError: The split holds fewer or more images than it promises.
+    """
     training, device = model.training, next(model.parameters()).device
     model.eval()
-    hits = torch.zeros(2, dtype=torch.int64, device=device)
+    hits = torch.zeros(3, dtype=torch.int64, device=device)
     for images, labels in split.batches(batch_size, parallel.shard()):
         outputs = model(images)
         order = outputs.topk(min(5, outputs.shape[1]), dim=1).indices == labels[:, None]
-        hits += torch.stack([order[:, 0].sum(), order.sum()])
+        hits += torch.stack([order[:, 0].sum(), order.sum(), torch.tensor(len(labels), device=device)])
     model.train(training)
     parallel.total_(hits)
-    top1, top5 = (100 * hits.double() / len(split)).tolist()
-    return Accuracy(top1, top5)
+    top1, top5, seen = hits.tolist()
+    if seen != len(split):
+        raise InputError(f"{seen:,} images were read of a split that promises {len(split):,}: the data set is damaged")
+    return Accuracy(100 * top1 / seen, 100 * top5 / seen)

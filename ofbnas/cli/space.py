@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ofbnas.axes import Axis
 
+KEYS = ("kind", "size", "options")
 app = typer.Typer(name="space", no_args_is_help=True, help="Show what can be searched in a model.")
 
 
@@ -28,12 +29,25 @@ def show(
 
     Example: ofbnas space show deit_small_patch16_224 --space search_spaces/vit.yaml
     """
-    found = _describe(*_axes(model, space), model)
+    from ofbnas.plan import describe_space
+
+    found = describe_space(*_axes(model, space), model)
     if as_json:
         print_json(found)
-        return
-    rows = [{**axis, "size": _size(axis["size"]), "options": _options(axis["options"])} for axis in found["axes"]]
-    print_table(["axis", "kind", "size", "options"], rows)
+    else:
+        print_space(found)
+
+
+def print_space(found: dict[str, Any]) -> None:
+    """Print what `describe_space` found; axes with the same options share a row."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for axis in found["axes"]:
+        alike.setdefault((axis["kind"], _size(axis["size"]), _options(axis["options"])), []).append(axis["axis"])
+    rows = []
+    for key, names in alike.items():
+        first = f"{names[0]} and {len(names) - 1} more" if names[1:] else names[0]
+        rows.append({"axes": first, **dict(zip(KEYS, key, strict=True))})
+    print_table(["axes", *KEYS], rows)
     typer.echo(
         f"{found['model']}: about 10^{found['log10_architectures']:.0f} architectures; GMACs "
         f"{found['gmacs']['min']:.4g} to {found['gmacs']['full']:.4g}, parameters {found['params']['min']:,} to "
@@ -57,32 +71,18 @@ def _axes(model: str, space: Path | None) -> tuple[nn.Module, list[Axis]]:
     return made, axes(made, space_of(load_space(space)) if space is not None else None)
 
 
-def _describe(model: nn.Module, axes: list[Axis], name: str) -> dict[str, Any]:
-    from ofbnas.cost import cost_of, least_sizes, sizes_of
-
-    macs, params = cost_of(model, axes, "macs"), cost_of(model, axes, "params")
-    full, least = sizes_of(axes), least_sizes(axes)
-    return {
-        "model": name,
-        "gmacs": {"full": macs.of(full) / 1e9, "min": macs.of(least) / 1e9},
-        "params": {"full": params.of(full), "min": params.of(least)},
-        "log10_architectures": sum(math.log10(len(a.options[0]) * len(a.options[1])) for a in axes),
-        "axes": [
-            {
-                "axis": axis.name,
-                "kind": axis.kind,
-                "size": list(axis.size),
-                "options": {"groups": list(axis.options[0]), "channels": list(axis.options[1])},
-            }
-            for axis in axes
-        ],
-    }
-
-
 def _size(size: list[int]) -> str:
     return f"{size[0]} x {size[1]}" if size[0] > 1 else str(size[1])
 
 
 def _options(options: dict[str, list[int]]) -> str:
-    channels = ", ".join(map(str, options["channels"]))
-    return channels if options["groups"] == [1] else f"{', '.join(map(str, options['groups']))} x {channels}"
+    channels = _listed(options["channels"])
+    return channels if options["groups"] == [1] else f"{_listed(options['groups'])} x {channels}"
+
+
+def _listed(sizes: list[int]) -> str:
+    """Sizes one by one, or as a range where they are many and evenly spaced."""
+    steps = {after - before for before, after in pairwise(sizes)}
+    if len(sizes) > 8 and len(steps) == 1:
+        return f"{sizes[0]} to {sizes[-1]} by {steps.pop()}"
+    return ", ".join(map(str, sizes))

@@ -69,6 +69,42 @@ def run(
         raise typer.Exit(1)
 
 
+@app.command()
+def plan(
+    study: Annotated[Path, typer.Argument(help="The study, a YAML file.", metavar="STUDY.yaml")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; may be repeated."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a study would search and spend, before anything is spent.
+
+    Example: ofbnas study plan studies/deit_s.yaml
+    """
+    from ofbnas.cli.space import print_space
+    from ofbnas.plan import plan as plan_of
+    from ofbnas.study_file import load_study
+
+    found = plan_of(load_study(study, settings or ()))
+    if as_json:
+        print_json(found)
+        return
+    print_space(found)
+    images = f"{found['train_images']:,}{'' if found['train_images_counted'] else ', as data.train_images promises'}"
+    rows = [
+        ("training images", images),
+        ("trials", str(found["trials"])),
+        ("steps of a search", f"{found['search_steps']:,}"),
+        ("steps of fine-tuning", f"{found['finetune_steps']:,}"),
+        ("steps of the study", f"{found['study_steps']:,}"),
+        ("memory of a search", f"about {found['memory_per_process_gb']:.2g} GB, with all of a batch on one GPU"),
+    ]
+    for budget in found["budgets"]:
+        rows.append((f"budget, {budget['metric']}", f"{budget['limit']:,}, kept within {budget['reached_from']:,}"))
+    print_table(["", "planned"], [{"": name, "planned": value} for name, value in rows])
+
+
 @app.command("list")
 def list_studies(
     folder: Annotated[Path, typer.Argument(help="Where studies lie.")] = Path("runs"), as_json: Json = False

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ofbnas.data.base import Data, Split
-from ofbnas.data.images import ImageData, image_data
+from ofbnas.data.images import ImageData
+from ofbnas.data.reading import image_data
 from ofbnas.data.small import SIZES, SmallData, SmallSplit, small_data
+from ofbnas.data.streams import StreamData
 from ofbnas.errors import InputError
 
-__all__ = ["SIZES", "Data", "ImageData", "SmallData", "SmallSplit", "Split", "load_data"]
+__all__ = ["SIZES", "Data", "ImageData", "SmallData", "SmallSplit", "Split", "StreamData", "load_data"]
 
 
 def load_data(name: str, **settings: Any) -> Data:
@@ -18,7 +20,7 @@ def load_data(name: str, **settings: Any) -> Data:
     Args:
         name: "digits", "fashion_mnist", "folder", or a name that timm.data.create_dataset knows, with a slash in it.
         settings: The arguments of `ofbnas.data.small.small_data` for the first two, or of
-            `ofbnas.data.images.image_data`.
+            `ofbnas.data.reading.image_data`.
 
     Raises:
         InputError: The name is unknown, or files are missing or damaged.

@@ -245,10 +245,17 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 def stratified_split(labels: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the rest and of the share, with each class in both in proportion, in ascending order."""
+    """Indices of the rest and of the share, with each class in both in proportion, in ascending order.
+
+    Raises:
+        InputError: There are too few images for that.
+    """
     from sklearn.model_selection import train_test_split
 
-    rest, part = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels, random_state=seed)
+    try:
+        rest, part = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels, random_state=seed)
+    except ValueError as error:
+        raise InputError(f"{len(labels)} images cannot be split at a share of {share}: {error}") from None
     return np.sort(rest), np.sort(part)
 
 

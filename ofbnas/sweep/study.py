@@ -20,11 +20,10 @@ import filelock
 import optuna
 
 from ofbnas import table
-from ofbnas.budget import option_sizes, window_below
 from ofbnas.config import StudyConfig
-from ofbnas.cost import cost_of, sizes_of
 from ofbnas.errors import InputError
 from ofbnas.parent import data_of, trained_parent, untrained_parent
+from ofbnas.plan import check_budgets
 from ofbnas.study_file import dump_study, load_study
 from ofbnas.sweep.ray_quietly import ray, tune
 from ofbnas.sweep.sampling import StudySearch, has_running
@@ -135,13 +134,7 @@ def _check_reach(config: StudyConfig) -> None:
     if (checkpoint := config.model.checkpoint) is not None and not checkpoint.is_file():
         raise InputError(f"{checkpoint}: no such file; model.checkpoint must name the parent's weights")
     parent = untrained_parent(config)
-    asked = [config.search.budget]
-    for name, param in config.sweep.params.items():
-        if name.startswith("search.budget."):
-            asked = [config.with_values({name: value}).search.budget for value in param.ends()]
-    for budget in asked:
-        cost = cost_of(parent.model, parent.axes, budget.metric())
-        window_below(cost, option_sizes(parent.axes), budget.limit(cost.of(sizes_of(parent.axes))), budget.tolerance)
+    check_budgets(config, parent.model, parent.axes)
 
 
 def _fitting(config: StudyConfig) -> int:

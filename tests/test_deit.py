@@ -1,0 +1,104 @@
+"""The DeiT studies at their real width: a few steps on a made folder of 224-pixel images, from a local checkpoint."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import ROOT
+from PIL import Image
+from safetensors.torch import save_file
+from test_cli import ofbnas
+
+from ofbnas.plan import plan
+from ofbnas.study_file import load_study
+
+STUDIES = {"t": "deit_tiny_patch16_224", "s": "deit_small_patch16_224", "b": "deit_base_patch16_224"}
+GMACS = {"t": 1.254, "s": 4.599, "b": 17.56}
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """Three classes of gratings: 4 images each to train on, 2 to test."""
+    root = tmp_path_factory.mktemp("imagenet")
+    rng = np.random.default_rng(0)
+    place = np.arange(256)
+    for split, count in (("train", 4), ("val", 2)):
+        for label in range(3):
+            folder = root / split / f"n{label:08d}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                wave = np.sin(place[:, None] * (label + 1) / 9 + place * rng.uniform(0, 0.2))
+                pixels = (127 + 90 * wave[..., None] + rng.normal(0, 12, (256, 256, 3))).clip(0, 255)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.JPEG")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", STUDIES)
+def test_a_deit_study_searches_at_real_width(imagenet, tmp_path, size):
+    torch.manual_seed(0)
+    checkpoint = tmp_path / "deit.safetensors"
+    save_file(timm.create_model(STUDIES[size], num_classes=3).state_dict(), checkpoint)
+    few = {
+        "data.path": imagenet,
+        "data.num_classes": 3,
+        "data.train_images": 12,
+        "data.val_split": "validation",
+        "data.workers": 1,
+        "model.pretrained": "false",
+        "model.checkpoint": checkpoint,
+        "search.epochs": 1,
+        "search.batch_size": 6,
+        "search.accumulate": 3,
+        "search.importance.start_batches": 1,
+        "finetune.epochs": 1,
+        "finetune.batch_size": 4,
+        "finetune.accumulate": 2,
+    }
+    arguments = [part for name, value in few.items() for part in ("--set", f"{name}={value}")]
+    done = ofbnas("search", ROOT / "studies" / f"deit_{size}.yaml", *arguments, "--output", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    budget = json.loads(row["budget"])["gmacs"]
+    assert row["parent_gmacs"] == pytest.approx(GMACS[size], rel=1e-3)  # less than with 1,000 classes
+    assert 0.98 * budget <= row["gmacs"] <= budget
+    assert (tmp_path / "out" / row["weights"]).is_file()
+
+
+@pytest.mark.parametrize("size", STUDIES)
+def test_a_study_without_imagenet_is_planned_and_refused_with_what_to_do(tmp_path, size):
+    study = ROOT / "studies" / f"deit_{size}.yaml"
+    found = plan(load_study(study))
+    assert found["train_images"] == round(1_281_167 * 0.98) and not found["train_images_counted"]
+    assert found["search_steps"] == 100 * (found["train_images"] // 1024)
+    assert found["gmacs"]["full"] == pytest.approx(GMACS[size], abs=0.01)
+    refused = ofbnas("study", "run", study, "--output", tmp_path / "out")
+    assert (
+        refused.returncode == 2
+        and "/data/imagenet: no such folder; give the folder that holds train/" in refused.stderr
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_memory_of_a_step_is_near_what_a_step_keeps():
+    """Activations that a real forward pass keeps for one more image, against the estimate."""
+    from ofbnas.plan import _saved
+
+    model = timm.create_model("deit_tiny_patch16_224")
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    real = []
+    for batch in (1, 2):
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(torch.randn(batch, 3, 224, 224)).sum()
+        real.append(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
+    assert _saved(model, 2) - _saved(model, 1) == pytest.approx(real[1] - real[0], rel=0.25)
