@@ -69,7 +69,7 @@ class Searcher:
         self.expected = self.cost.expected(self.device)
         self.multiplier = torch.zeros((), device=self.device, dtype=torch.float64)
         self.interval = max(1.0, config.beat.of(self.length))
-        deciding = max(1.0, config.decide_by.of(self.length))
+        deciding = min(max(1.0, config.decide_by.of(self.length)), self.length.steps)
         self.phase = Length(deciding, self.length.epochs * deciding / self.length.steps)
         self.until_beat = self.interval
         self.forced = 0
@@ -100,7 +100,6 @@ class Searcher:
                     save_checkpoint(checkpoint, self.state(), self.settings)
                 if on_epoch:
                     on_epoch(self.epoch, means)
-        self._force()
 
     def step(self, parts: Parts, step: int) -> dict[str, Tensor]:
         """One update; returns the parts of its loss, on the device.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DIGITS, KWARGS, NAME, SPACE, make
+from conftest import DIGITS, KWARGS, NAME, ROOT, SPACE, make
 from test_search import config
 
 from ofbnas import parallel
@@ -33,7 +33,7 @@ def torchrun(processes: int, out: Path, what: str) -> list[dict]:
     """What each of several processes, which run a function of this file, has to say."""
     out.mkdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", __file__]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{Path(__file__).parent}:{ROOT}"}
     done = subprocess.run([*command, what, str(out)], env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(processes)]

@@ -129,8 +129,9 @@ def test_the_history_follows_the_options_down(model, data):
     assert weights == sorted(weights, reverse=True) and weights[-1] == pytest.approx(0.10)
 
 
-def test_an_unfinished_search_still_ends(model, data):
-    found = run(model, data, epochs=1, alpha={"lr": 1e-9})
+@pytest.mark.parametrize("decide_by", [1.0, {"epochs": 50}])
+def test_an_unfinished_search_still_ends(model, data, decide_by):
+    found = run(model, data, epochs=1, alpha={"lr": 1e-9}, decide_by=decide_by)
     assert found.forced == 5
     assert found.macs <= 0.5 * full(model)
 
