@@ -124,10 +124,11 @@ def local_norm(images: Tensor, window: int) -> Tensor:
 
 def _window_sum(x: Tensor, window: int) -> Tensor:
     """Sums over the window around each pixel, as differences of running sums; like `x`."""
+    reach = window // 2
     for dim in (-1, -2):
-        size, reach = x.shape[dim], window // 2
-        running = nn.functional.pad(x.cumsum(dim), (1, 0) if dim == -1 else (0, 0, 1, 0))
-        place = torch.arange(size, device=x.device)
-        last, first = (place + reach + 1).clamp(max=size), (place - reach).clamp(min=0)
-        x = running.index_select(dim, last) - running.index_select(dim, first)
+        inner, running = x.shape[dim] - window, x.cumsum(dim)
+        first = running.narrow(dim, reach, reach + 1)
+        middle = running.narrow(dim, window, inner) - running.narrow(dim, 0, inner)
+        last = running.narrow(dim, -1, 1) - running.narrow(dim, inner, reach)
+        x = torch.cat([first, middle, last], dim)
     return x
