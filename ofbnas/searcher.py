@@ -68,9 +68,9 @@ class Searcher:
             self.note = f"no architecture of this space costs between {self.window.floor:,} and the budget {limit:,}"
         self.expected = self.cost.expected(self.device)
         self.multiplier = torch.zeros((), device=self.device, dtype=torch.float64)
-        self.interval = max(1.0, config.beat.of(self.length))
         deciding = min(max(1.0, config.decide_by.of(self.length)), self.length.steps)
         self.phase = Length(deciding, self.length.epochs * deciding / self.length.steps)
+        self.interval = max(1.0, config.beat.of(self.phase))
         self.until_beat = self.interval
         self.forced = 0
         self.since_beat = Mean()
@@ -80,7 +80,7 @@ class Searcher:
         self.mix = mixer(config.augment, data.num_classes)
         self.scaler = grad_scaler(config, self.device)
         self.average = Average(config.ema, self.supernet.trained()) if config.ema is not None else None
-        self._new_descent()
+        self._begin_anew()
 
     def train(self, on_epoch: OnEpoch | None, checkpoint: Path | None) -> None:
         """The epochs that are left, deciding and shrinking on beats."""
@@ -117,7 +117,7 @@ class Searcher:
             for images, labels in parts:
                 images, labels = (images, labels) if self.mix is None else self.mix(images, labels)
                 with autocast(self.config, self.device):
-                    task = self._task(self.supernet.passes(images), images, labels)
+                    task = self._task(self.passes(images), images, labels)
                 self.descent.backward(task / len(parts))
                 values["task"] = values.get("task", 0) + task.detach() / len(parts)
         self.descent.end()
@@ -134,7 +134,7 @@ class Searcher:
         values: dict[str, Tensor] = {}
         for (images, labels), hidden in zip(parts, self._hidden(parts, step), strict=True):
             with autocast(config, self.device):
-                both = self.supernet.passes(images, hidden)
+                both = self.passes(images, hidden)
                 task = self._task(both, images, labels)
                 found = {"task": task}
                 if pmim is not None and hidden is not None:
@@ -245,7 +245,7 @@ class Searcher:
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.tensors = dict(state["average"])
-        self._new_descent()
+        self._begin_anew()
         load_moments(self.descent.optimizers, self.supernet.trained(), state["moments"])
 
     def open_axes(self) -> dict[str, BiMask]:
@@ -277,7 +277,7 @@ class Searcher:
         if self.average is not None:
             trained = self.supernet.trained()
             self.average.tensors = {n: tensor for n, tensor in self.average.tensors.items() if n in trained}
-        self._new_descent()
+        self._begin_anew()
         load_moments(self.descent.optimizers, self.supernet.trained(), held)
 
     def _fold(self, names: Sequence[str], held: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
@@ -315,8 +315,8 @@ class Searcher:
             mask.start_(config.mean + config.std * start, logits)
         parallel.agree_(self.supernet.trained().values())
 
-    def _new_descent(self) -> None:
-        """Three optimizers and their schedules: weights and importance, options' logits, decoder."""
+    def _begin_anew(self) -> None:
+        """What belongs to the present supernet: three optimizers (weights and importance, logits, decoder), places."""
         config, trained = self.config, self.supernet.trained()
         names = {name: p for name, p in trained.items() if name.startswith(("masks.", "pmim."))}
         logits = [p for name, p in names.items() if name.endswith(".logits")]
@@ -331,6 +331,10 @@ class Searcher:
         if decoder:
             rate = config.pmim.decoder
             self.descent.add(adam(decoder, rate.lr, weight_decay=config.weight_decay), rate, self.phase)
+        self.passes: Any = self.supernet.passes
+        if config.compile:
+            torch.compiler.reset()  # what was compiled for wider tensors would count against torch's limit
+            self.passes = torch.compile(self.supernet.passes)
         self.channels = self.units[self.final].flatten().to(self.device)
         masks = self.supernet.masked()
         places = [index for index, axis in enumerate(self.supernet.axes) if axis.name in masks]

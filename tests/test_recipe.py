@@ -124,6 +124,17 @@ def test_a_compiled_model_trains_as_the_plain_one(data):
     assert difference(plain, compiled) < 1e-2
 
 
+@pytest.mark.slow
+def test_a_compiled_search_is_the_plain_one_through_its_shrinks(model, data):
+    """With axes decided in between, so that it is compiled again."""
+    settings = {"epochs": 2, "decide_by": 0.6, "pmim": {"mask_ratio": 0.5, "warmup": 0.0}}
+    plain, compiled = run(model, data, **settings), run(model, data, **settings, compile=True)
+    assert compiled.subnet.architecture == plain.subnet.architecture
+    for one, other in zip(plain.history, compiled.history, strict=True):
+        assert other["task"] == pytest.approx(one["task"], rel=1e-3)
+        assert other["reconstruction"] == pytest.approx(one["reconstruction"], rel=1e-3)
+
+
 def test_the_average_of_the_weights_is_the_result(data):
     last, _ = fitted(data)
     averaged, _ = fitted(data, ema=0.5)

@@ -22,7 +22,8 @@ from ofbnas.training import evaluate, fit
 
 
 def config(**changes) -> SearchConfig:
-    values = {"epochs": 4, "batch_size": 32, "lr": 2e-3, "alpha": {"lr": 0.1}, "budget": {"gmacs_share": 0.5}}
+    values = {"epochs": 4, "batch_size": 32, "lr": 2e-3, "alpha": {"lr": 0.1, "spread": 1.0}, "decide_by": 1.0}
+    values |= {"budget": {"gmacs_share": 0.5}, "one_hot_weight": 0.5, "beat": {"epochs": 1 / 3}}
     return SearchConfig(**values | changes)
 
 

@@ -58,14 +58,14 @@ class BudgetConfig(Section):
 class ImportanceConfig(Section):
     """Where importance starts, and how it is kept small."""
 
-    start: Literal["noise", "taylor", "magnitude"] = "noise"
+    start: Literal["noise", "taylor", "magnitude"] = "taylor"
     """noise: a normal distribution, truncated at two standard deviations. taylor, magnitude: the same distribution's
     quantiles, in the order of the trained parent's saliency."""
     start_batches: PositiveInt = 10
     """Training batches that Taylor saliency is averaged over."""
-    mean: float = 0.0
+    mean: float = 2.0
     """Mean of importance at the start."""
-    std: PositiveFloat = 0.2
+    std: PositiveFloat = 0.5
     """Standard deviation of importance at the start."""
     norm_attn: NonNegative = 4e-4
     """Weight of the sum of sigma(s) over attention units."""
@@ -80,8 +80,8 @@ class AlphaConfig(RateConfig):
     """Highest learning rate; by default 12 over the steps until all is decided. Adam moves a logit by about its
     learning rate a step, so a logit then travels as far in a long search as in a short one."""
     betas: tuple[Share, Share] = (0.5, 0.999)
-    spread: NonNegative = 1.0
-    """Logits start uniformly between 0 and this."""
+    spread: NonNegative = 0.01
+    """Logits start uniformly between 0 and this. A wide spread lets chance decide."""
 
     def highest(self, length: Length) -> float:
         """The learning rate in a run of some length."""
@@ -118,7 +118,7 @@ class SearchConfig(TrainConfig):
     """timm's name of the weights' optimizer: one whose moments can follow a unit that is removed."""
     budget: BudgetConfig
     importance: ImportanceConfig = ImportanceConfig()
-    residual_mask: bool = False
+    residual_mask: bool = True
     """Let the embedding's mask act on all that blocks write into the residual stream too, not only where it begins."""
     decided_masks: Literal["trainable", "folded"] = "trainable"
     """trainable: a decided axis keeps its mask as a gain that is trained on, and fused at the end. folded: the mask is
@@ -127,8 +127,8 @@ class SearchConfig(TrainConfig):
     importance_weight: RampConfig = RampConfig(start=0.99, end=0.10)
     """The importance's weight lambda in the bi-mask."""
     alpha: AlphaConfig = AlphaConfig()
-    one_hot_weight: NonNegative = 0.5
-    """Weight of the adaptive one-hot loss and the importance norm."""
+    one_hot_weight: NonNegative = 0.0
+    """Weight of the adaptive one-hot loss and the importance norm; OFB has 0.5."""
     one_hot_warmup: Span = Span(share=0.5)
     """How long the one-hot loss rises from 0 to its weight."""
     one_hot_margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
@@ -137,12 +137,13 @@ class SearchConfig(TrainConfig):
     """Weight of the squared distance to the budget."""
     budget_ascent: NonNegative = 0.05
     """Step of the dual ascent on the budget's multiplier."""
-    beat: Span = Span(epochs=1 / 3)
-    """How much of the search lies between two beats, on which options may die."""
+    beat: Span = Span(share=1 / 12)
+    """How much lies between two beats, on which options may die."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """On a beat an option dies when its probability is at most this over the number of options left."""
-    decide_by: Span = Span(share=1.0)
-    """When the axes that are still open are decided together; the search trains on what was found after that."""
+    decide_by: Span = Span(share=0.25)
+    """How much of the run has passed when the axes that are still open are decided together; the rest trains what was
+    found."""
     pmim: PmimConfig = PmimConfig()
 
     @model_validator(mode="before")
