@@ -165,7 +165,12 @@ def test_finetuning_improves_the_subnet_and_leaves_the_old_one(data):
 def test_a_search_distils_from_the_parent(model, data):
     """With the whole loss from the parent, labels have no say."""
     shuffled = replace(data, train=replace(data.train, labels=data.train.labels.flip(0)))
-    settings = {"distill": {"weight": 1.0, "features": 0.5}, "epochs": 3, "pmim": {"weight": 0}}
+    settings = {
+        "distill": {"weight": 1.0, "features": 0.5},
+        "epochs": 3,
+        "pmim": {"weight": 0},
+        "importance": {"start": "noise"},
+    }
     one, two = (run(model, d, **settings) for d in (data, shuffled))
     assert one.subnet.architecture == two.subnet.architecture
     for name, tensor in one.subnet.model.state_dict().items():
