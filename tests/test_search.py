@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ofbnas.axes import axes
 from ofbnas.config import FinetuneConfig, SearchConfig, TrainConfig
 from ofbnas.cost import cost_of, sizes_of
+from ofbnas.data import load_data
 from ofbnas.errors import InputError, NotFiniteError
 from ofbnas.finetune import finetune
 from ofbnas.search import search
@@ -105,6 +106,21 @@ def test_the_task_moves_the_options(model, data):
     other = replace(data, train=replace(data.train, labels=(data.train.images[:, 0, 3, 3] > 0).long()))
     one, two = (run(model, d, epochs=8) for d in (data, other))
     assert one.subnet.architecture.sizes != two.subnet.architecture.sizes
+
+
+@pytest.mark.slow
+def test_other_seeds_find_subnets_of_similar_accuracy():
+    """The other half of it: with the same data, chance has little say in how good the subnet is."""
+    data = load_data("digits", shift=1)
+    torch.manual_seed(0)
+    kwargs = KWARGS | {"patch_size": 4, "class_token": False, "global_pool": "avg", "embed_dim": 32}
+    model = timm.create_model(NAME, **kwargs)
+    fit(model, data, TrainConfig(epochs=40, lr=4e-3), seed=0)
+    settings = SearchConfig(epochs=40, lr=4e-3, budget={"gmacs_share": 0.5})
+    found = [search(model, data, settings, name=NAME, kwargs=kwargs, seed=seed) for seed in range(3)]
+    accuracies = [evaluate(one.subnet.model, data.test).top1 for one in found]
+    assert max(accuracies) - min(accuracies) < 4
+    assert min(accuracies) > evaluate(model, data.test).top1 - 5
 
 
 def test_units_lead_back_to_the_parent(model, data):
