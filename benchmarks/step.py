@@ -35,6 +35,7 @@ def main(
     threads: Annotated[int, typer.Option(help="Threads on a CPU.")] = 2,
     pmim: Annotated[bool, typer.Option(help="With masked image modelling.")] = True,
     bf16: Annotated[bool, typer.Option("--bf16", help="Under bfloat16 autocast.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="All three compiled.")] = False,
 ) -> None:
     """Measure the three steps and print their ratios."""
     torch.set_num_threads(threads)
@@ -42,7 +43,7 @@ def main(
     torch.manual_seed(0)
     dense = timm.create_model(model).to(device)
     split = SmallSplit(torch.randn(batch, *input_size(dense)), torch.randint(0, 1000, (batch,))).to(device)
-    recipe = {"epochs": 10**6, "batch_size": batch, "amp": "bfloat16" if bf16 else None}
+    recipe = {"epochs": 10**6, "batch_size": batch, "amp": "bfloat16" if bf16 else None, "compile": compiled}
     config = SearchConfig(**recipe, budget={"gmacs_share": 0.5}, pmim={"weight": 1.0 if pmim else 0.0})
     plain, criterion = TrainConfig(**recipe), nn.CrossEntropyLoss(label_smoothing=0.1)
 
@@ -54,13 +55,14 @@ def main(
     whole, half = searcher(), searcher()
     half.decide(best_choice(half.supernet, half.cost, half.window))
     dense.train()
+    forward = torch.compile(dense) if compiled else dense
     descent = Descent(plain, Length(10**6, 10**6), grad_scaler(plain, split.images.device))
     descent.add(weights_optimizer(dense, plain), plain)
 
     def dense_step() -> None:
         descent.begin(1)
         with autocast(plain, split.images.device):
-            loss = criterion(dense(split.images), split.labels)
+            loss = criterion(forward(split.images), split.labels)
         descent.backward(loss)
         descent.end()
 
@@ -73,7 +75,8 @@ def main(
     steps = {"dense": dense_step, "search": search_step(whole), "search, half shrunk": search_step(half)}
     seconds = interleaved(steps, rounds, device)
     saved = {name: saved_bytes(step) for name, step in steps.items()}
-    print(f"{model}, batch {batch}, {device}, torch {torch.__version__}{', bf16' if bf16 else ''}")
+    how = f"{', bf16' if bf16 else ''}{', compiled' if compiled else ''}"
+    print(f"{model}, batch {batch}, {device}, torch {torch.__version__}{how}")
     for name in steps:
         print(
             f"{name:20} {1000 * seconds[name]:8.1f} ms  ratio {seconds[name] / seconds['dense']:.3f}   "

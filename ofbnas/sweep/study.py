@@ -18,6 +18,7 @@ from typing import Any
 
 import filelock
 import optuna
+import torch
 
 from ofbnas import table
 from ofbnas.config import StudyConfig
@@ -56,7 +57,7 @@ def run_study(config: StudyConfig, folder: Path, view: View) -> Outcome:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_folder(config, folder)
     _check_reach(config)
-    data = data_of(config)
+    data = data_of(config).to("cuda" if torch.cuda.is_available() else "cpu")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(str(folder / ".lock"), timeout=0), log_to(folder / "study.log"):
@@ -75,7 +76,8 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View) -> Out
     (folder / "study.yaml").write_text(_header() + dump_study(config), encoding="utf-8")
     epochs = config.pretrain.epochs if config.pretrain else 0
     parent = trained_parent(config, data, on_epoch=lambda epoch, _: view.parent(epoch, epochs))
-    accuracy = evaluate(parent.model, data.test)
+    accuracy = evaluate(parent.model.to(data.device), data.test)
+    parent.model.cpu()
     log.info("parent %s: top-1 %.2f %% on the test split", config.model.name, accuracy.top1)
     view.begin(before, wanted)
     resources = config.resources
