@@ -49,11 +49,11 @@ def main(
 
     def searcher() -> Searcher:
         made = Searcher(dense, SmallData(split, split, split, 1000), config, axes(dense), seed=0)
-        made.supernet.train()
+        made.learner.supernet.train()
         return made
 
     whole, half = searcher(), searcher()
-    half.decide(best_choice(half.supernet, half.cost, half.window))
+    half.learner.decide(best_choice(half.learner.supernet, half.cost, half.window))
     dense.train()
     forward = torch.compile(dense) if compiled else dense
     descent = Descent(plain, Length(10**6, 10**6), grad_scaler(plain, split.images.device))

@@ -80,11 +80,12 @@ def search(
     if checkpoint is not None and checkpoint.is_file():
         run.load_state(load_checkpoint(checkpoint, run.settings, run.device))
     run.train(on_epoch, checkpoint)
-    sizes = {axis.name: axis.size for axis in run.supernet.axes}
-    units = {axis_name: kept.tolist() for axis_name, kept in run.units.items()}
-    found = sizes_of(run.supernet.axes)
+    learner = run.learner
+    sizes = {axis.name: axis.size for axis in learner.supernet.axes}
+    units = {axis_name: kept.tolist() for axis_name, kept in learner.units.items()}
+    found = sizes_of(learner.supernet.axes)
     return Found(
-        Subnet(Architecture(name, dict(kwargs), sizes), run.result(), units),
+        Subnet(Architecture(name, dict(kwargs), sizes), learner.result(), units),
         macs=run.costs["macs"].of(found),
         params=run.costs["params"].of(found),
         note=run.note,

@@ -33,6 +33,9 @@ class Supernet(nn.Module):
         pmim: Masked image modelling, or None.
     """
 
+    _places: Tensor
+    _sizes: Tensor
+
     def __init__(
         self,
         model: nn.Module,
@@ -66,6 +69,10 @@ class Supernet(nn.Module):
         self.masks = nn.ModuleDict({_key(name): mask for name, mask in masks.items()})
         self.pmim = pmim
         self.residual_mask = residual_mask
+        places = [index for index, axis in enumerate(self.axes) if axis.name in masks]
+        sizes = torch.tensor([[axis.units, axis.size[0]] for axis in self.axes], dtype=torch.float32)
+        self.register_buffer("_places", torch.tensor(places), persistent=False)
+        self.register_buffer("_sizes", sizes, persistent=False)
         self.to(next(model.parameters()).device)
 
     def masked(self) -> dict[str, BiMask]:
@@ -115,6 +122,12 @@ class Supernet(nn.Module):
         with hidden_patches(self.model.get_submodule("patch_embed"), hidden, tensors.get("pmim.mask_token")):
             both: tuple[Tensor, Tensor] = torch.func.functional_call(Passes(self.model), inner, (images,))
         return both
+
+    def expected_sizes(self) -> tuple[Tensor, Tensor]:
+        """Expected width and number of groups of each axis, [axes] each."""
+        found = [torch.stack(mask.expected_size()) for mask in self.masked().values()]
+        widths, groups = self._sizes.index_put((self._places,), torch.stack(found)).unbind(1)
+        return widths, groups
 
     def forward(self, images: Tensor) -> Tensor:
         """The model's outputs under the masks, [batch, classes]."""

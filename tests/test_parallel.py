@@ -43,15 +43,15 @@ def steps(**changes) -> dict:
     """Gradients and decisions of a few steps with a shrink among them."""
     data, model = load_data("digits", shift=1), make()
     searcher = Searcher(model, data, config(**PLAIN | changes), axes(model, SPACE), seed=0)
-    searcher.supernet.train()
+    searcher.learner.supernet.train()
     seen = {}
     for place, parts in batches(data, searcher.config, seed=0):
         searcher.step(parts, place.step)
-        trained = searcher.supernet.trained()
+        trained = searcher.learner.supernet.trained()
         seen[f"gradients {place.step}"] = {n: p.grad.clone() for n, p in trained.items() if p.grad is not None}
         if place.step == 2:
             searcher._force()
-            seen["after"] = len(list(searcher.supernet.model.parameters()))
+            seen["after"] = len(list(searcher.learner.supernet.model.parameters()))
         if place.step == 5:
             break
     return seen

@@ -198,7 +198,7 @@ def test_images_are_mixed_from_the_moment_all_is_decided(model, data, monkeypatc
     settings = config(epochs=4, decide_by={"epochs": 2}, augment={"mixup": 0.8})
     searcher = Searcher(model, data, settings, axes(model, SPACE), seed=0)
     calls, mix = [], searcher.mix
-    searcher.mix = lambda images, labels: calls.append(bool(searcher.open_axes())) or mix(images, labels)
+    searcher.mix = lambda images, labels: calls.append(bool(searcher.learner.open_axes())) or mix(images, labels)
     searcher.train(None, None)
     assert len(calls) == 2 * data.num_batches(32) and not any(calls)
 
@@ -213,7 +213,7 @@ def test_decided_masks_are_trained_on_or_multiplied_in(model, data, masks):
     settings = config(epochs=2, decide_by={"epochs": 1}, decided_masks=masks)
     searcher = Searcher(model, data, settings, axes(model, SPACE), seed=0)
     searcher.train(None, None)
-    assert bool(searcher.supernet.masked()) == (masks == "trainable")
+    assert bool(searcher.learner.supernet.masked()) == (masks == "trainable")
 
 
 def test_folding_changes_nothing_that_is_computed(model, data):
@@ -221,7 +221,7 @@ def test_folding_changes_nothing_that_is_computed(model, data):
     settings = config(epochs=2, decided_masks="folded", ema=0.9)
     searcher = Searcher(model, data, settings, axes(model, SPACE), seed=0)
     searcher.step([(data.train.images[:32], data.train.labels[:32])], 5)
-    supernet = searcher.supernet.eval()
+    supernet = searcher.learner.supernet.eval()
     names = [name for name in supernet.masked() if name != "blocks.0.mlp"]
     images = data.test.images[:8]
     torch.testing.assert_close(supernet.folded(names)(images), supernet(images))

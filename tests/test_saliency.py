@@ -69,7 +69,7 @@ def test_a_search_starts_in_the_order_of_saliency(model, data, start):
     begun = Searcher(model, data, settings, axes(model, SPACE), seed=0)
     batches = list(data.shuffled(32, 0, 0))[:2]
     expected = taylor(model, axes(model), batches) if start == "taylor" else magnitude(model, axes(model))
-    for name, mask in begun.supernet.masked().items():
+    for name, mask in begun.learner.supernet.masked().items():
         assert mask.importance.argsort().tolist() == expected[name].argsort(stable=True).tolist(), name
         assert mask.importance.mean().item() == pytest.approx(1.0, abs=1e-5)
 
