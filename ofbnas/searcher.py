@@ -18,7 +18,7 @@ from ofbnas.bimask import BiMask
 from ofbnas.budget import window_below
 from ofbnas.config import Length, SearchConfig
 from ofbnas.cost import Metric, cost_of, sizes_of
-from ofbnas.data import Data
+from ofbnas.data import Data, Epoch
 from ofbnas.decide import best_choice, sizes_alive, survivors
 from ofbnas.learner import Learner
 from ofbnas.recipe import autocast, mixer
@@ -229,7 +229,7 @@ class Searcher:
         config, model, axes = self.config.importance, supernet.model, supernet.axes
         scores = {}
         if config.start == "taylor":
-            epoch = self.data.shuffled(self.config.batch_size, self.seed, epoch=0, shard=parallel.shard())
+            epoch = self.data.shuffled(self.config.batch_size, Epoch(self.seed, shard=parallel.shard()))
             scores = saliency.taylor(model, axes, islice(epoch, config.start_batches))
         elif config.start == "magnitude":
             scores = saliency.magnitude(model, axes)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ofbnas import parallel
 from ofbnas.axes import set_drop_path
 from ofbnas.config import Length, TrainConfig
-from ofbnas.data import Data, Split
+from ofbnas.data import Data, Epoch, Split
 from ofbnas.errors import InputError, NotFiniteError
 from ofbnas.parallel import Shard
 from ofbnas.recipe import Average, Descent, autocast, grad_scaler, mixer, weights_optimizer
@@ -145,15 +145,8 @@ def batches(
     erase = RandomErasing(augment.erasing, mode="pixel", device=str(data.device))
     for epoch in range(first, config.epochs):
         seed_all(seed, epoch, shard)
-        epoch_of = data.shuffled(
-            config.batch_size,
-            seed,
-            epoch,
-            repeats=augment.repeats,
-            rand_augment=augment.rand_augment,
-            shard=shard,
-        )
-        for index, (images, labels) in enumerate(epoch_of):
+        dealt = Epoch(seed, epoch, augment.repeats, augment.rand_augment, shard)
+        for index, (images, labels) in enumerate(data.shuffled(config.batch_size, dealt)):
             images = erase(images) if augment.erasing else images
             parts = list(zip(images.chunk(config.accumulate), labels.chunk(config.accumulate), strict=True))
             yield Place(epoch, epoch * per_epoch + index, index == per_epoch - 1), parts

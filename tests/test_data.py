@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ofbnas.data import load_data
+from ofbnas.data import Epoch, load_data
 from ofbnas.data.small import FASHION_MNIST_FILES, augment, read_idx
 from ofbnas.errors import InputError
 
@@ -37,7 +37,7 @@ def test_training_images_are_normalised():
 
 def test_an_epoch_has_its_own_order_which_comes_back():
     data = load_data("digits", shift=1)
-    first, again, second = (list(data.shuffled(64, 0, epoch)) for epoch in (0, 0, 1))
+    first, again, second = (list(data.shuffled(64, Epoch(0, epoch))) for epoch in (0, 0, 1))
     assert len(first) == data.num_batches(64) == 1221 // 64
     assert all(torch.equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0][1], second[0][1])

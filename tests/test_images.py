@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ofbnas.data import load_data
+from ofbnas.data import Epoch, load_data
 from ofbnas.errors import InputError
 from ofbnas.parallel import Shard
 
@@ -107,7 +107,7 @@ def test_every_image_is_tested_once_for_any_number_of_processes(data):
 
 
 def test_training_batches_follow_seed_and_epoch(data):
-    first, again, second = (list(data.shuffled(6, seed=1, epoch=epoch)) for epoch in (0, 0, 1))
+    first, again, second = (list(data.shuffled(6, Epoch(1, number))) for number in (0, 0, 1))
     assert len(first) == data.num_batches(6) == 4
     assert first[0][0].shape == (6, 3, 32, 32) and first[0][1].dtype == torch.int64
     for (images, labels), (same_images, same_labels) in zip(first, again, strict=True):
@@ -116,9 +116,9 @@ def test_training_batches_follow_seed_and_epoch(data):
 
 
 def test_processes_share_a_batch_and_repeats_stand_together(data):
-    parts = [next(iter(data.shuffled(8, 0, 0, repeats=2, shard=Shard(rank, 2)))) for rank in range(2)]
+    parts = [next(iter(data.shuffled(8, Epoch(repeats=2, shard=Shard(rank, 2))))) for rank in range(2)]
     assert [len(labels) for _, labels in parts] == [4, 4]
-    images, labels = next(iter(data.shuffled(8, 0, 0, repeats=2, rand_augment="rand-m9-mstd0.5")))
+    images, labels = next(iter(data.shuffled(8, Epoch(repeats=2, rand_augment="rand-m9-mstd0.5"))))
     assert (labels[::2] == labels[1::2]).all() and not torch.equal(images[::2], images[1::2])
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from ofbnas.axes import axes
 from ofbnas.bimask import BiMask
+from ofbnas.data import Epoch
 from ofbnas.saliency import magnitude, normal_scores, taylor
 from ofbnas.searcher import Searcher
 from ofbnas.supernet import Supernet
@@ -67,7 +68,7 @@ def test_normal_scores_keep_the_order_and_have_the_normal_spread():
 def test_a_search_starts_in_the_order_of_saliency(model, data, start):
     settings = config(importance={"start": start, "std": 0.5, "mean": 1.0, "start_batches": 2})
     begun = Searcher(model, data, settings, axes(model, SPACE), seed=0)
-    batches = list(data.shuffled(32, 0, 0))[:2]
+    batches = list(data.shuffled(32, Epoch()))[:2]
     expected = taylor(model, axes(model), batches) if start == "taylor" else magnitude(model, axes(model))
     for name, mask in begun.learner.supernet.masked().items():
         assert mask.importance.argsort().tolist() == expected[name].argsort(stable=True).tolist(), name

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ofbnas.data.base import Data, Split
+from ofbnas.data.base import Data, Epoch, Split
 from ofbnas.data.images import ImageData
 from ofbnas.data.reading import image_data
 from ofbnas.data.small import SIZES, SmallData, SmallSplit, small_data
 from ofbnas.data.streams import StreamData
 from ofbnas.errors import InputError
 
-__all__ = ["SIZES", "Data", "ImageData", "SmallData", "SmallSplit", "Split", "StreamData", "load_data"]
+__all__ = ["SIZES", "Data", "Epoch", "ImageData", "SmallData", "SmallSplit", "Split", "StreamData", "load_data"]
 
 
 def load_data(name: str, **settings: Any) -> Data:

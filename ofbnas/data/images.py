@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Any
+from typing import Any, Self
 
 import torch
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from ofbnas.data.base import Batches, Data, order, rand_augment_of
+from ofbnas.data.base import Batches, Data, Epoch, rand_augment_of
 from ofbnas.parallel import Shard
 
 ALL = Shard()
@@ -25,9 +25,9 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def to(self, device: torch.device) -> ImageSplit:
+    def to(self, device: torch.device) -> Self:
         """The split with its batches on a device."""
-        return ImageSplit(self.dataset, self.transform, self.workers, device)
+        return type(self)(self.dataset, self.transform, self.workers, device)
 
     def batches(self, size: int, shard: Shard = ALL) -> Batches:
         """The shard's images in order, each once; the last batch may be smaller."""
@@ -36,66 +36,52 @@ class ImageSplit:
         yield from moved(loader, self.device)
 
 
-class ImageData(Data):
-    """Splits of images that timm reads.
+class ReadData(Data):
+    """What data sets have in common whose batches are read and then moved to a device."""
 
-    Attributes:
-        val: Split to decide by.
-        test: Split to report.
-        num_classes: Number of classes.
-        mean: What was taken out of images of 0 to 1, per channel.
-        std: What they were divided by, per channel.
-    """
-
-    val: ImageSplit
-    test: ImageSplit
-
-    def __init__(self, train: Any, val: Any, test: Any, settings: dict[str, Any]) -> None:
-        self._train, self._settings, self._device = train, settings, torch.device("cpu")
-        change = transform_of(settings, training=False)
-        self.val = ImageSplit(val, change, settings["workers"], self._device)
-        self.test = ImageSplit(test, change, settings["workers"], self._device)
-        self.num_classes = settings["num_classes"]
-        self.mean, self.std = settings["mean"], settings["std"]
+    def __init__(self, val: Any, test: Any, settings: dict[str, Any]) -> None:
+        self.val, self.test, self.settings, self._device = val, test, settings, torch.device("cpu")
+        self.num_classes, self.mean, self.std = settings["num_classes"], settings["mean"], settings["std"]
 
     @property
     def device(self) -> torch.device:
         """Where batches are."""
         return self._device
 
+    def to(self, device: torch.device | str) -> Self:
+        """The data set with its batches on a device."""
+        other = copy(self)
+        other._device = torch.device(device)
+        other.val, other.test = (split.to(other._device) for split in (self.val, self.test))
+        return other
+
+    def loader(self, dataset: Any, epoch: Epoch, **how: Any) -> Batches:
+        """Training batches that processes read, whose randomness follows the epoch."""
+        generator = epoch.generator(rank=epoch.shard.rank)
+        workers, pin = self.settings["workers"], self._device.type == "cuda"
+        return moved(DataLoader(dataset, num_workers=workers, generator=generator, pin_memory=pin, **how), self._device)
+
+
+class ImageData(ReadData):
+    """Splits of images that timm reads in any order."""
+
+    def __init__(self, train: Any, val: Any, test: Any, settings: dict[str, Any]) -> None:
+        change, workers = transform_of(settings, training=False), settings["workers"]
+        cpu = torch.device("cpu")
+        super().__init__(ImageSplit(val, change, workers, cpu), ImageSplit(test, change, workers, cpu), settings)
+        self._train = train
+
     @property
     def train_images(self) -> int:
         """Number of training images."""
         return len(self._train)
 
-    def to(self, device: torch.device | str) -> ImageData:
-        """The data set with its batches on a device."""
-        moved = copy(self)
-        moved._device = torch.device(device)
-        moved.val, moved.test = self.val.to(moved._device), self.test.to(moved._device)
-        return moved
-
-    def shuffled(
-        self,
-        size: int,
-        seed: int,
-        epoch: int,
-        *,
-        repeats: int = 1,
-        rand_augment: str | None = None,
-        shard: Shard = ALL,
-    ) -> Batches:
-        """One epoch of augmented training batches, read by worker processes whose randomness follows the seed."""
-        batches = order(self.train_images, seed, epoch, repeats).split(size)[: self.num_batches(size)]
-        mine = [batch[shard.of(len(batch))].tolist() for batch in batches]
-        loader = DataLoader(
-            _Transformed(self._train, transform_of(self._settings, training=True, rand_augment=rand_augment)),
-            batch_sampler=mine,
-            num_workers=self._settings["workers"],
-            generator=torch.Generator().manual_seed((seed * 100_003 + epoch) * 1009 + shard.rank),
-            pin_memory=self._device.type == "cuda",
-        )
-        yield from moved(loader, self._device)
+    def shuffled(self, size: int, epoch: Epoch) -> Batches:
+        """One epoch of augmented training batches."""
+        batches = epoch.order(self.train_images).split(size)[: self.num_batches(size)]
+        change = transform_of(self.settings, training=True, rand_augment=epoch.rand_augment)
+        mine = [batch[epoch.shard.of(len(batch))].tolist() for batch in batches]
+        yield from self.loader(_Transformed(self._train, change), epoch, batch_sampler=mine)
 
 
 class _Transformed(torch.utils.data.Dataset[tuple[Tensor, int]]):

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ofbnas.data.base import Batches, Data, order, rand_augment_of
+from ofbnas.data.base import Batches, Data, Epoch, rand_augment_of
 from ofbnas.errors import InputError
 from ofbnas.parallel import Shard
 
@@ -42,9 +43,9 @@ class SmallSplit:
         mine = shard.of(len(self))
         yield from zip(self.images[mine].split(size), self.labels[mine].split(size), strict=True)
 
-    def to(self, device: torch.device | str) -> SmallSplit:
+    def to(self, device: torch.device | str) -> Self:
         """The split on a device."""
-        return SmallSplit(self.images.to(device), self.labels.to(device))
+        return type(self)(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -85,24 +86,15 @@ class SmallData(Data):
         """The data set on a device."""
         return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
 
-    def shuffled(
-        self,
-        size: int,
-        seed: int,
-        epoch: int,
-        *,
-        repeats: int = 1,
-        rand_augment: str | None = None,
-        shard: Shard = ALL,
-    ) -> Batches:
+    def shuffled(self, size: int, epoch: Epoch) -> Batches:
         """One epoch of augmented training batches; shifts and flips are the same however many shards there are."""
-        indices = order(len(self.train), seed, epoch, repeats).to(self.device)
-        generator = torch.Generator(self.device).manual_seed(seed * 100_003 + epoch)
+        indices, generator = epoch.order(len(self.train)).to(self.device), epoch.generator(self.device, rank=1)
         for batch in indices.split(size)[: self.num_batches(size)]:
-            mine, part = batch[shard.of(len(batch))], shard.of(len(batch))
+            part = epoch.shard.of(len(batch))
+            mine = batch[part]
             images = self.train.images[mine]
-            if rand_augment is not None:
-                images = self._rand_augmented(images, rand_augment)
+            if epoch.rand_augment is not None:
+                images = self._rand_augmented(images, epoch.rand_augment)
             yield augment(images, self.shift, self.flip, generator, len(batch), part), self.train.labels[mine]
 
     def _rand_augmented(self, images: Tensor, description: str) -> Tensor:

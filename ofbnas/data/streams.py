@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import copy
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from ofbnas.data.base import Batches, Data
-from ofbnas.data.images import moved, transform_of
+from ofbnas.data.base import Batches, Epoch
+from ofbnas.data.images import ReadData, moved, transform_of
 from ofbnas.parallel import Shard
 
 ALL = Shard()
@@ -27,7 +28,7 @@ class StreamSplit:
     def __len__(self) -> int:
         return self._count
 
-    def to(self, device: torch.device) -> StreamSplit:
+    def to(self, device: torch.device) -> Self:
         """The split with its batches on a device."""
         other = copy(self)
         other._device = device
@@ -41,19 +42,8 @@ class StreamSplit:
         yield from moved(DataLoader(_Share(dataset, shard), size, num_workers=1), self._device)
 
 
-class StreamData(Data):
-    """Splits that are read from front to back.
-
-    Attributes:
-        val: Split to decide by.
-        test: Split to report.
-        num_classes: Number of classes.
-        mean: What was taken out of images of 0 to 1, per channel.
-        std: What they were divided by, per channel.
-    """
-
-    val: StreamSplit
-    test: StreamSplit
+class StreamData(ReadData):
+    """Splits that are read from front to back."""
 
     def __init__(self, open_split: Callable[..., Any], splits: tuple[str, str, str], settings: dict[str, Any]) -> None:
         """Take splits.
@@ -63,55 +53,25 @@ class StreamData(Data):
             splits: Names of those to train on, to decide by, and to report.
             settings: Of the images, as `transform_of` takes them.
         """
-        self._open, self._settings, self._device = open_split, settings, torch.device("cpu")
+        self._open, cpu = open_split, torch.device("cpu")
         self._train, val, test = splits
         self._count = int(open_split(self._train, is_training=True).reader.num_samples)
-        self.num_classes = settings["num_classes"]
-        self.mean, self.std = settings["mean"], settings["std"]
-        self.val = StreamSplit(lambda: open_split(val), settings, self._device)
-        self.test = StreamSplit(lambda: open_split(test), settings, self._device)
-
-    @property
-    def device(self) -> torch.device:
-        """Where batches are."""
-        return self._device
+        opened = [StreamSplit(partial(open_split, name), settings, cpu) for name in (val, test)]
+        super().__init__(opened[0], opened[1], settings)
 
     @property
     def train_images(self) -> int:
         """Number of training images."""
         return self._count
 
-    def to(self, device: torch.device | str) -> StreamData:
-        """The data set with its batches on a device."""
-        other = copy(self)
-        other._device = torch.device(device)
-        other.val, other.test = self.val.to(other._device), self.test.to(other._device)
-        return other
-
-    def shuffled(
-        self,
-        size: int,
-        seed: int,
-        epoch: int,
-        *,
-        repeats: int = 1,
-        rand_augment: str | None = None,
-        shard: Shard = ALL,
-    ) -> Batches:
+    def shuffled(self, size: int, epoch: Epoch) -> Batches:
         """One epoch of augmented training batches in timm's order: shards of the data set, then a window of images."""
-        mine = size // shard.world
-        dataset = self._open(self._train, is_training=True, batch_size=mine, seed=seed)
-        dataset.set_epoch(epoch)
-        dataset.transform = transform_of(self._settings, training=True, rand_augment=rand_augment)
-        loader = DataLoader(
-            _Repeated(dataset, repeats),
-            mine,
-            drop_last=True,
-            num_workers=self._settings["workers"],
-            generator=torch.Generator().manual_seed((seed * 100_003 + epoch) * 1009 + shard.rank),
-            pin_memory=self._device.type == "cuda",
-        )
-        yield from islice(moved(loader, self._device), self.num_batches(size))
+        mine = size // epoch.shard.world
+        dataset = self._open(self._train, is_training=True, batch_size=mine, seed=epoch.seed)
+        dataset.set_epoch(epoch.number)
+        dataset.transform = transform_of(self.settings, training=True, rand_augment=epoch.rand_augment)
+        batches = self.loader(_Repeated(dataset, epoch.repeats), epoch, batch_size=mine, drop_last=True)
+        yield from islice(batches, self.num_batches(size))
 
 
 class _Share(IterableDataset[Any]):
