@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+LIMITS = ("gmacs", "params", "gmacs_share", "params_share")
+
 
 def set_value(tree: dict[str, Any], path: str, value: Any) -> None:
     """Set a value deep in a tree of mappings by its dotted name.
@@ -19,8 +21,8 @@ def set_value(tree: dict[str, Any], path: str, value: Any) -> None:
         if not isinstance(tree.get(key), dict):
             tree[key] = {}
         tree = tree[key]
-    if parents[-1:] == ["budget"] and leaf != "tolerance":
-        for other in ("gmacs", "params", "gmacs_share", "params_share"):
+    if parents[-1:] == ["budget"] and leaf in LIMITS:
+        for other in LIMITS:
             tree.pop(other, None)
     tree[leaf] = value
 

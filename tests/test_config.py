@@ -44,6 +44,8 @@ def test_settings_override_fields():
     study = load_study(DIGITS, ["search.epochs=7", "sweep.sampler=random", "search.budget.gmacs=0.0004"])
     assert (study.search.epochs, study.sweep.sampler) == (7, "random")
     assert study.search.budget == BudgetConfig(gmacs=0.0004), "an absolute limit replaces the share"
+    counted = load_study(DIGITS, ["search.budget.count=reference"]).search.budget
+    assert counted == BudgetConfig(gmacs_share=0.5, count="reference"), "what is no limit replaces none"
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,12 @@ from typing import Annotated
 
 import typer
 
-from ofbnas.cli.output import Json, print_json, print_table
+from ofbnas.cli.output import Json, Settings, print_json, print_table
 
 
 def search(
     study: Annotated[Path, typer.Argument(help="The study, a YAML file; its sweep is left out.", metavar="STUDY.yaml")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; may be repeated."),
-    ] = None,
+    settings: Settings = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the result; by default runs/NAME-search.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ofbnas.cli.output import Json, print_json, print_table
+from ofbnas.cli.output import Json, Settings, print_json, print_table
 
 app = typer.Typer(name="study", no_args_is_help=True, help="Run studies, list and show them.")
 COLUMNS = [
@@ -27,10 +27,7 @@ COLUMNS = [
 @app.command()
 def run(
     study: Annotated[Path, typer.Argument(help="The study, a YAML file.", metavar="STUDY.yaml")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; may be repeated."),
-    ] = None,
+    settings: Settings = None,
     output: Annotated[Path | None, typer.Option(help="The study's folder; by default runs/NAME.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -72,10 +69,7 @@ def run(
 @app.command()
 def plan(
     study: Annotated[Path, typer.Argument(help="The study, a YAML file.", metavar="STUDY.yaml")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; may be repeated."),
-    ] = None,
+    settings: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Say what a study would search and spend, before anything is spent.
