@@ -39,8 +39,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "residual mask off": PLAIN | {"search.residual_mask": False},
     "folded masks": PLAIN | {"search.decided_masks": "folded"},
     "distilled": {},
-    "distilled, hard": {"search.distill.hard": True},
-    "distilled, features too": {"search.distill.features": 1.0},
+    "distilled from hard outputs": {"search.distill.hard": True},
+    "distilled with features": {"search.distill.features": 1.0},
 }
 
 

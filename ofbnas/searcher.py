@@ -151,14 +151,17 @@ class Searcher:
             for name, value in found.items():
                 values[name] = values.get(name, 0) + value.detach() / len(parts)
 
-        one_hot, norm = self._decisiveness(open_axes)
         cost = self.expected(*self.learner.supernet.expected_sizes()) / self.full
         gap = cost - (self.window.floor + self.window.limit) / (2 * self.full)
-        pull = losses.budget_pull(gap, config.budget_weight, self.multiplier)
-        rise = min(1.0, step / max(1.0, config.one_hot_warmup.of(self.phase)))
-        self.learner.descent.backward(config.one_hot_weight * (rise * one_hot + norm) + pull.float())
+        loss = losses.budget_pull(gap, config.budget_weight, self.multiplier).float()
+        if config.one_hot_weight:
+            one_hot, norm = self._decisiveness(open_axes)
+            rise = min(1.0, step / max(1.0, config.one_hot_warmup.of(self.phase)))
+            loss = loss + config.one_hot_weight * (rise * one_hot + norm)
+            values |= {"one_hot": one_hot, "importance_norm": norm}
+        self.learner.descent.backward(loss)
         self.multiplier += config.budget_ascent * gap.detach()
-        return values | {"one_hot": one_hot, "importance_norm": norm, "expected_cost": cost}
+        return values | {"expected_cost": cost}
 
     def _hidden(self, parts: Parts, step: int) -> list[Tensor | None]:
         """Patches to hide in each part: the same for an image of a batch, however many processes share the batch."""

@@ -13,13 +13,20 @@ from ofbnas.config import SpaceConfig, StudyConfig
 from ofbnas.errors import InputError
 from ofbnas.fields import first_error, set_value
 
+PATHS = (
+    "model.checkpoint",
+    "data.path",
+    "search.distill.teacher.checkpoint",
+    "finetune.distill.teacher.checkpoint",
+)
+
 
 def load_study(path: Path, settings: Sequence[str] = ()) -> StudyConfig:
     """Read a study from a YAML file.
 
     Args:
         path: The file; relative paths inside it are looked up from its folder.
-        settings: Overrides, "search.epochs=5".
+        settings: Overrides, "search.epochs=5"; relative paths are looked up from the working folder.
 
     Raises:
         InputError: There is no such file, it is no YAML, or something in it is not allowed.
@@ -31,7 +38,8 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> StudyConfig:
         if not equals:
             raise InputError(f"--set {setting}: expected FIELD=VALUE, for example --set search.epochs=5")
         try:
-            set_value(tree, name, yaml.safe_load(value))
+            given = yaml.safe_load(value)
+            set_value(tree, name, str(Path(given).resolve()) if name in PATHS and isinstance(given, str) else given)
         except yaml.YAMLError:
             raise InputError(f"--set {setting}: no valid YAML after the equals sign") from None
     try:
@@ -62,9 +70,13 @@ def dump_study(study: StudyConfig) -> str:
 def _from_folder(study: StudyConfig, folder: Path) -> StudyConfig:
     """The study with its relative paths made absolute, and its search space read in."""
     tree = study.model_dump()
-    for section, key in (("model", "checkpoint"), ("data", "path")):
-        if tree[section][key] is not None:
-            tree[section][key] = (folder / tree[section][key]).resolve()
+    for name in PATHS:
+        *sections, key = name.split(".")
+        place: Any = tree
+        for section in sections:
+            place = None if place is None else place[section]
+        if place is not None and place[key] is not None:
+            place[key] = (folder / place[key]).resolve()
     if isinstance(study.search_space, str):
         tree["search_space"] = load_space(_find_space(study.search_space, folder)).model_dump()
     return StudyConfig.model_validate(tree)

@@ -177,6 +177,16 @@ def test_every_number_of_the_published_recipe_is_a_field_that_a_sweep_can_reach(
         assert swept.search.beat == Span(epochs=0.5)
 
 
+def test_paths_are_looked_up_from_the_study_or_for_the_command_line_from_where_one_stands(tmp_path, monkeypatch):
+    teacher = {"teacher": {"name": "resnet18", "checkpoint": "teacher.safetensors"}}
+    file = edited(tmp_path, search__distill=teacher)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    study = load_study(file, ["model.checkpoint=parent.safetensors"])
+    assert study.search.distill.teacher.checkpoint == tmp_path / "teacher.safetensors"
+    assert study.model.checkpoint == tmp_path / "elsewhere" / "parent.safetensors"
+
+
 def test_a_preset_gives_way_to_what_is_written(tmp_path):
     study = load_study(edited(tmp_path, search__preset="reference", search__importance={"std": 0.3}))
     assert (study.search.epochs, study.search.importance.std, study.search.importance.norm_attn) == (30, 0.3, 4e-4)

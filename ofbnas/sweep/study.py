@@ -132,9 +132,14 @@ def _check_folder(config: StudyConfig, folder: Path) -> None:
 
 
 def _check_reach(config: StudyConfig) -> None:
-    """Check that the parent can be made, has its weights, and can meet every budget the sweep may ask for."""
-    if (checkpoint := config.model.checkpoint) is not None and not checkpoint.is_file():
-        raise InputError(f"{checkpoint}: no such file; model.checkpoint must name the parent's weights")
+    """Check that parent and teachers have their weights, and that every budget the sweep may ask for can be met."""
+    distills = [
+        part.distill for part in (config.search, config.finetune) if part is not None and part.distill is not None
+    ]
+    models = {"model": config.model} | {"distill.teacher": d.teacher for d in distills if d.teacher is not None}
+    for name, model in models.items():
+        if model.checkpoint is not None and not model.checkpoint.is_file():
+            raise InputError(f"{model.checkpoint}: no such file; {name}.checkpoint must name the model's weights")
     parent = untrained_parent(config)
     check_budgets(config, parent.model, parent.axes)
 
