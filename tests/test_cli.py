@@ -205,7 +205,7 @@ WRONG = {
     "missing space": (["space", "show", "deit_tiny_patch16_224", "--space", "none.yaml"], "no such file"),
     "checkpoint of a study missing": (
         ["study", "run", DIGITS, "--set", "model.checkpoint=none.safetensors", "--output", "o"],
-        "model.checkpoint must name",
+        "model.checkpoint must name the model",
     ),
     "checkpoint missing": (["search", DIGITS, "--set", "model.checkpoint=none.safetensors"], "no such file"),
 }  # fmt: skip

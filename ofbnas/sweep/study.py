@@ -133,10 +133,11 @@ def _check_folder(config: StudyConfig, folder: Path) -> None:
 
 def _check_reach(config: StudyConfig) -> None:
     """Check that parent and teachers have their weights, and that every budget the sweep may ask for can be met."""
-    distills = [
-        part.distill for part in (config.search, config.finetune) if part is not None and part.distill is not None
-    ]
-    models = {"model": config.model} | {"distill.teacher": d.teacher for d in distills if d.teacher is not None}
+    models = {"model": config.model}
+    for section in ("search", "finetune"):
+        distill = getattr(getattr(config, section), "distill", None)
+        if distill is not None and distill.teacher is not None:
+            models[f"{section}.distill.teacher"] = distill.teacher
     for name, model in models.items():
         if model.checkpoint is not None and not model.checkpoint.is_file():
             raise InputError(f"{model.checkpoint}: no such file; {name}.checkpoint must name the model's weights")
