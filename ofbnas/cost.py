@@ -77,7 +77,7 @@ def cost_of(model: nn.Module, axes: Sequence[Axis], metric: Metric = "macs") -> 
         metric: "macs", "params" or "reference_macs".
 
     Raises:
-        InputError: A tensor lies along more than two axes, or OFB has no formula for the model.
+        InputError: A tensor lies along axes in a way that no cost can follow, or OFB has no formula for the model.
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     names = tuple(axis.name for axis in axes)
@@ -93,19 +93,23 @@ def cost_of(model: nn.Module, axes: Sequence[Axis], metric: Metric = "macs") -> 
         linear += np.array([per_unit[axis.name] for axis in axes], dtype=np.int64)
         grouped += np.array([per_group[axis.name] for axis in axes], dtype=np.int64)
     for name, shape in shapes.items():
-        factor, along = uses[name], []
+        factor, along, groups = uses[name], list[int](), list[int]()
         for dim, length in enumerate(shape):
             bound = [(axis, b) for axis, b in all_bindings(axes) if (b.tensor, b.dim % len(shape)) == (name, dim)]
-            along += [names.index(axis.name) for axis, _ in bound]
+            for axis, binding in bound:
+                (groups if binding.per_group else along).append(names.index(axis.name))
             factor *= bound[0][1].copies if bound else length
-        if len(along) > 2:
-            raise InputError(f"{name} lies along {len(along)} axes; a cost can follow at most 2")
-        if len(along) == 2:
-            quadratic[min(along), max(along)] += factor
-        elif along:
-            linear[along[0]] += factor
-        else:
-            constant += factor
+        match len(along), len(groups):
+            case 0, 0:
+                constant += factor
+            case 1, 0:
+                linear[along[0]] += factor
+            case 0, 1:
+                grouped[groups[0]] += factor
+            case 2, 0:
+                quadratic[min(along), max(along)] += factor
+            case _:
+                raise InputError(f"{name} lies along {len(along) + len(groups)} axes in a way a cost cannot follow")
     return Cost(names, constant, linear, grouped, quadratic)
 
 

@@ -37,7 +37,8 @@ def take(tensors: Mapping[str, Tensor], axes: Sequence[Axis], kept: Kept, power:
         for binding in axis.bindings:
             if binding.tensor not in taken:
                 continue
-            copies = torch.arange(binding.copies, device=units.device)[:, None] * axis.units + units.flatten()
+            present, left = (axis.size[0], units[:, 0] // axis.size[1]) if binding.per_group else (axis.units, units)
+            copies = torch.arange(binding.copies, device=units.device)[:, None] * present + left.flatten()
             tensor = taken[binding.tensor].index_select(binding.dim, copies.flatten())
             if binding.query is not None and rescale != 1:
                 tensor.narrow(binding.dim, binding.query * units.numel(), units.numel()).mul_(rescale)
@@ -85,7 +86,6 @@ def shapes_at(
     """
     new = {name: list(shape) for name, shape in shapes.items()}
     for axis in axes:
-        groups, channels = sizes[axis.name]
         for binding in axis.bindings:
-            new[binding.tensor][binding.dim] = binding.copies * groups * channels
+            new[binding.tensor][binding.dim] = binding.length(sizes[axis.name])
     return {name: tuple(shape) for name, shape in new.items()}

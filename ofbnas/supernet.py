@@ -16,7 +16,7 @@ from ofbnas.errors import InputError
 from ofbnas.shrink import load_, take
 from ofbnas.tokens import MaskedImageModelling, hidden_patches
 
-PMIM_BINDINGS = (Binding("pmim.mask_token", 0, masked=True), Binding("pmim.project.weight", 1))
+TOKEN, PROJECT = Binding("pmim.mask_token", 0, masked=True), Binding("pmim.project.weight", 1)
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -97,8 +97,9 @@ class Supernet(nn.Module):
             for axis in self.axes
         ]
         if self.pmim is not None:
-            stem = next(index for index, axis in enumerate(axes) if axis.kind == "embed")
-            axes[stem] = axes[stem].binding_also(*PMIM_BINDINGS)
+            embeddings = [index for index, axis in enumerate(axes) if axis.kind == "embed"]
+            for index, binding in ((embeddings[0], TOKEN), (embeddings[-1], PROJECT)):
+                axes[index] = axes[index].binding_also(binding)
         return axes
 
     def weights(self) -> dict[str, Tensor]:
@@ -119,7 +120,9 @@ class Supernet(nn.Module):
         with torch.autocast(images.device.type, enabled=False):  # masks are small, and sums of small parts
             tensors = self.masked_tensors()
         inner = {f"model.{name}": tensors[name] for name, _ in self.model.named_parameters()}
-        with hidden_patches(self.model.get_submodule("patch_embed"), hidden, tensors.get("pmim.mask_token")):
+        grid = (1, 1) if self.pmim is None else self.pmim.grid
+        patch_embed, token = self.model.get_submodule("patch_embed"), tensors.get("pmim.mask_token")
+        with hidden_patches(patch_embed, hidden, token, grid):
             both: tuple[Tensor, Tensor] = torch.func.functional_call(Passes(self.model), inner, (images,))
         return both
 
@@ -200,7 +203,8 @@ def passes(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """A timm model's final features [batch, tokens, embedding] and outputs [batch, classes] of one forward pass."""
     timm_model: Any = model
     features = timm_model.forward_features(images)
-    return features, timm_model.forward_head(features)
+    tokens = features.flatten(1, 2) if features.ndim == 4 else features  # Swin's are a map
+    return tokens, timm_model.forward_head(features)
 
 
 def _with_tensors(model: nn.Module, axes: Sequence[Axis], tensors: Mapping[str, Tensor]) -> nn.Module:

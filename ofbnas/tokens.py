@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
-from ofbnas.axes import axes, input_size, patch_grid
+from ofbnas.axes import axes, final_embedding, final_grid, input_size
 
 
 class MaskedImageModelling(nn.Module):
@@ -19,25 +19,26 @@ class MaskedImageModelling(nn.Module):
 
     The decoder is one linear layer on the model's final features of hidden patches, which is a 1x1 convolution and a
     pixel shuffle. Its target is the image normalised by a local window of 47 pixels at 224, in proportion at other
-    sizes.
+    sizes. Where stages merge patches, a hidden patch is all that becomes one place of the final features.
 
     Attributes:
-        mask_token: [embedding].
+        mask_token: [first embedding].
         grid: Patches, (rows, columns).
         patch: Side of a patch, pixels.
         window: Side of the local window, pixels.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Fit a decoder to a timm Vision Transformer with square patches."""
+        """Fit a decoder to a timm model with square patches."""
         super().__init__()
         channels, height, _ = input_size(model)
-        self.grid = patch_grid(model)
+        self.grid = final_grid(model)
         self.patch = height // self.grid[0]
         self.window = max(3, 2 * round((height * 47 / 224 - 1) / 2) + 1)
-        embedding = next(axis.units for axis in axes(model, {}) if axis.kind == "embed")
-        self.mask_token = nn.Parameter(torch.zeros(embedding))
-        self.project = nn.Linear(embedding, channels * self.patch**2)
+        found = axes(model, {})
+        first = next(axis.units for axis in found if axis.kind == "embed")
+        self.mask_token = nn.Parameter(torch.zeros(first))
+        self.project = nn.Linear(final_embedding(found).units, channels * self.patch**2)
         nn.init.trunc_normal_(self.project.weight, std=0.02)
 
     def hide(self, batch: int, share: float, seed: int) -> Tensor:
@@ -82,13 +83,17 @@ class MaskedImageModelling(nn.Module):
 
 
 @contextmanager
-def hidden_patches(patch_embed: nn.Module, hidden: Tensor | None, token: Tensor | None) -> Iterator[None]:
+def hidden_patches(
+    patch_embed: nn.Module, hidden: Tensor | None, token: Tensor | None, grid: tuple[int, int] = (1, 1)
+) -> Iterator[None]:
     """Put a token in the place of hidden patches while the block runs, before positions are added to them.
 
     Args:
-        patch_embed: The model's patch embedding; its output is [batch, patches, embedding], or a map of patches.
+        patch_embed: The model's patch embedding; its output is [batch, patches, embedding], or [batch, rows, columns,
+            embedding] where it is finer than the grid.
         hidden: Numbers of the patches to hide, [batch, hidden]; None hides none.
         token: [embedding].
+        grid: The patches that are numbered, (rows, columns).
     """
     if hidden is None:
         yield
@@ -97,9 +102,12 @@ def hidden_patches(patch_embed: nn.Module, hidden: Tensor | None, token: Tensor 
         raise ValueError("patches can be hidden only with a mask token: give the supernet its pmim")
 
     def replace(module: nn.Module, inputs: Any, patches: Tensor) -> Tensor:
-        rows = patches.flatten(1, -2)
-        places = hidden[..., None].expand(-1, -1, rows.shape[-1])
-        return rows.scatter(1, places, token.to(rows.dtype).expand(places.shape)).view_as(patches)
+        where = torch.zeros(len(patches), grid[0] * grid[1], dtype=torch.bool, device=patches.device)
+        where = where.scatter(1, hidden, True)
+        if patches.ndim == 4:
+            rows, columns = patches.shape[1] // grid[0], patches.shape[2] // grid[1]
+            where = where.unflatten(1, grid).repeat_interleave(rows, 1).repeat_interleave(columns, 2)
+        return torch.where(where[..., None], token.to(patches.dtype), patches)
 
     handle = patch_embed.register_forward_hook(replace)
     try:

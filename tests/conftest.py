@@ -51,11 +51,31 @@ def make(name: str = NAME, **kwargs: Any) -> nn.Module:
     return model
 
 
+SWIN: dict[str, Any] = {
+    "img_size": 8,
+    "patch_size": 1,
+    "window_size": 2,
+    "embed_dim": 16,
+    "depths": (2, 2),
+    "num_heads": (2, 4),
+}
+
+
 @pytest.fixture(params=[*VARIANTS, "distilled"])
 def any_model(request: pytest.FixtureRequest) -> nn.Module:
     if request.param == "distilled":
         return make("deit_tiny_distilled_patch16_224")
     return make(**VARIANTS[request.param])
+
+
+def make_swin() -> nn.Module:
+    """A Swin Transformer of two stages in evaluation mode, with weights large enough to matter."""
+    torch.manual_seed(0)
+    model = timm.create_model("swin_tiny_patch4_window7_224", in_chans=1, num_classes=10, **SWIN).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
 
 
 @pytest.fixture

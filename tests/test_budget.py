@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ofbnas.budget import Window, choose, reachable, window_below
+from ofbnas.budget import Window, _along, _chain, _coupling, choose, reachable, window_below
 from ofbnas.cost import Cost
 from ofbnas.errors import InputError
 
@@ -66,6 +66,46 @@ def test_an_empty_window_is_lowered_to_the_nearest_cost(problem):
     found = window_below(cost, sizes, window.limit, 0.02)
     assert found.limit == window.limit
     assert found.floor == np.ceil(window.limit * 0.98) or found.floor == max(below)
+
+
+@st.composite
+def chains(draw):
+    """Two to four axes that meet in a chain, and up to two more that each meet one of them or none."""
+    stages = draw(st.integers(2, 4))
+    others = [draw(st.integers(-1, stages - 1)) for _ in range(draw(st.integers(0, 2)))]
+    count = stages + len(others)
+    quadratic = np.zeros((count, count), dtype=np.int64)
+    for a in range(stages):
+        quadratic[a, a] = draw(st.integers(1, 2))
+        if a:
+            quadratic[a - 1, a] = draw(st.integers(1, 5))
+    for index, stage in enumerate(others):
+        if stage >= 0:
+            quadratic[stage, stages + index] = draw(st.integers(1, 5))
+    linear, grouped = (
+        np.array(draw(st.lists(st.integers(0, 9), min_size=count, max_size=count))) for _ in ("linear", "grouped")
+    )
+    cost = Cost(tuple(f"axis {a}" for a in range(count)), draw(st.integers(0, 50)), linear, grouped, quadratic)
+    options = st.sets(st.tuples(st.integers(1, 3), st.integers(1, 6)), min_size=1, max_size=4)
+    sizes = [np.array(sorted(draw(options))) for _ in range(count)]
+    scores = [np.array(draw(st.lists(st.floats(-9, 0), min_size=len(w), max_size=len(w)))) for w in sizes]
+    costs = [cost.of(w) for w in product(*sizes)]
+    limit = draw(st.integers(min(costs) - 5, max(costs) + 5))
+    return cost, sizes, scores, Window(int(limit * draw(st.sampled_from([0.5, 0.9, 0.98]))), limit)
+
+
+@settings(max_examples=200, deadline=None)
+@given(chains())
+def test_the_choice_along_a_chain_is_the_best_in_the_window(problem):
+    cost, sizes, scores, window = problem
+    symmetric = cost.quadratic + cost.quadratic.T
+    chain = _chain(symmetric, _coupling(symmetric))
+    assert chain is not None
+    picks, best = _along(chain, cost, sizes, scores, window), brute_force(cost, sizes, scores, window)
+    assert (picks is None) == (best is None)
+    if picks is not None:
+        assert window.floor <= cost.of([w[i] for w, i in zip(sizes, picks, strict=True)]) <= window.limit
+        assert sum(score[i] for score, i in zip(scores, picks, strict=True)) == pytest.approx(best)
 
 
 def test_many_states_are_merged_but_the_window_is_kept():

@@ -9,7 +9,7 @@ from typing import Any
 from timm.layers import DropPath
 from torch import nn
 
-from ofbnas.axes import vit
+from ofbnas.axes import swin, vit
 from ofbnas.axes.axis import Axis, Binding, all_bindings, check_coverage
 from ofbnas.axes.space import DEFAULT, Shares, Space, with_options
 from ofbnas.errors import InputError
@@ -22,6 +22,7 @@ __all__ = [
     "all_bindings",
     "axes",
     "final_embedding",
+    "final_grid",
     "input_size",
     "patch_grid",
     "reference_counts",
@@ -29,7 +30,10 @@ __all__ = [
 ]
 
 # Family: the exact classes it is stated for, the function that gives their axes, parameters no axis touches.
-FAMILIES = [(vit.CLASSES, vit.vit_axes, ("head.bias", "head_dist.bias"))]
+FAMILIES = [
+    (vit.CLASSES, vit.vit_axes, ("head.bias", "head_dist.bias")),
+    (swin.CLASSES, swin.swin_axes, ("head.fc.bias",)),
+]
 
 
 def axes(model: nn.Module, space: Space | None = None) -> list[Axis]:
@@ -40,7 +44,8 @@ def axes(model: nn.Module, space: Space | None = None) -> list[Axis]:
         space: Options for "embed", "heads", "head_size" and "mlp"; by default OFB's space.
 
     Returns:
-        One axis for the embedding, then one for each block's attention and one for its MLP.
+        One axis for the embedding, of each stage where there are several, then one for each block's attention and one
+        for its MLP.
 
     Raises:
         InputError: The model is of no known family, or has tensors no axis is known for.
@@ -77,6 +82,13 @@ def reference_counts(model: nn.Module) -> tuple[Counter[str], Counter[str], Coun
     if isinstance(model, vit.CLASSES):
         return vit.reference_counts(model)
     raise InputError(f"OFB's formula is for DeiT, not for {type(model).__name__}: set budget.count to exact")
+
+
+def final_grid(model: nn.Module) -> tuple[int, int]:
+    """Places of the final features: (rows, columns); patches, unless stages have merged them."""
+    rows, columns = patch_grid(model)
+    merged = 2 ** (len(model.layers) - 1) if isinstance(model, swin.CLASSES) else 1
+    return rows // merged, columns // merged
 
 
 def final_embedding(axes: Sequence[Axis]) -> Axis:

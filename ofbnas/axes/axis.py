@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -26,6 +27,7 @@ class Binding:
         writes: Whether the slices write into the residual stream, where the embedding's mask may act too.
         query: The copy that holds attention queries. Attention divides their products by the square root of the
             head size, so when heads get narrower these slices are rescaled to keep the products.
+        per_group: Whether there is one slice for each group (a head) instead of one for each unit.
     """
 
     tensor: str
@@ -34,6 +36,11 @@ class Binding:
     masked: bool = False
     writes: bool = False
     query: int | None = None
+    per_group: bool = False
+
+    def length(self, size: Size) -> int:
+        """Length of the dimension at a size of the axis."""
+        return self.copies * (size[0] if self.per_group else size[0] * size[1])
 
 
 @dataclass(frozen=True)
@@ -103,9 +110,9 @@ def check_coverage(model: nn.Module, axes: Sequence[Axis], free: Iterable[str] =
     covered = set(free)
     for axis, binding in all_bindings(axes):
         shape = shapes.get(binding.tensor)
-        if shape is None or shape[binding.dim] != binding.copies * axis.units:
+        if shape is None or shape[binding.dim] != binding.length(axis.size):
             raise InputError(
-                f"axis {axis.name} expects {binding.copies} x {axis.units} slices along dimension {binding.dim} of "
+                f"axis {axis.name} expects {binding.length(axis.size)} slices along dimension {binding.dim} of "
                 f"{binding.tensor}, the model has {shape}: this {type(model).__name__} is built in another way"
             )
         covered.add(binding.tensor)
@@ -121,3 +128,23 @@ def all_bindings(axes: Iterable[Axis]) -> Iterator[tuple[Axis, Binding]]:
     for axis in axes:
         for binding in axis.bindings:
             yield axis, binding
+
+
+def groups(groups: int, channels: int) -> int:
+    """The number of groups."""
+    return groups
+
+
+def channels(groups: int, channels: int) -> int:
+    """The number of channels in a group."""
+    return channels
+
+
+def units(groups: int, channels: int) -> int:
+    """The number of units."""
+    return groups * channels
+
+
+def inverse_root(groups: int, channels: int) -> float:
+    """The factor of attention's products."""
+    return 1 / math.sqrt(channels)

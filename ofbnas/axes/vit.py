@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 from timm.layers import Mlp
@@ -10,7 +9,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import nn
 
-from ofbnas.axes.axis import Axis, Binding, full
+from ofbnas.axes.axis import Axis, Binding, channels, full, groups, inverse_root, units
 from ofbnas.errors import InputError
 
 CLASSES = (VisionTransformer, VisionTransformerDistilled)
@@ -68,7 +67,7 @@ def _embedding(model: VisionTransformer, names: dict[str, nn.Parameter]) -> Axis
         size=(1, width),
         bindings=(*stem, *(binding for binding in rest if binding.tensor in names)),
         options=full(1, width),
-        attributes=tuple((name, _units) for name in ("embed_dim", "num_features", "head_hidden_size")),
+        attributes=tuple((name, units) for name in ("embed_dim", "num_features", "head_hidden_size")),
     )
 
 
@@ -88,10 +87,10 @@ def _attention(name: str, attention: Attention, tokens: int) -> Axis:
         bindings=tuple(bindings),
         options=full(*size),
         attributes=(
-            (f"{name}.num_heads", _groups),
-            (f"{name}.head_dim", _channels),
-            (f"{name}.attn_dim", _units),
-            (f"{name}.scale", _inverse_root),
+            (f"{name}.num_heads", groups),
+            (f"{name}.head_dim", channels),
+            (f"{name}.attn_dim", units),
+            (f"{name}.scale", inverse_root),
         ),
         products=2 * tokens * tokens,
     )
@@ -121,19 +120,3 @@ def _mlp(name: str, mlp: Mlp, names: dict[str, nn.Parameter]) -> Axis:
     if f"{name}.fc1.bias" in names:
         bindings.append(Binding(f"{name}.fc1.bias", 0, masked=True))
     return Axis(name=name, kind="mlp", size=(1, width), bindings=tuple(bindings), options=full(1, width))
-
-
-def _groups(groups: int, channels: int) -> int:
-    return groups
-
-
-def _channels(groups: int, channels: int) -> int:
-    return channels
-
-
-def _units(groups: int, channels: int) -> int:
-    return groups * channels
-
-
-def _inverse_root(groups: int, channels: int) -> float:
-    return 1 / math.sqrt(channels)

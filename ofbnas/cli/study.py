@@ -92,7 +92,7 @@ def plan(
         ("steps of a search", f"{found['search_steps']:,}"),
         ("steps of fine-tuning", f"{found['finetune_steps']:,}"),
         ("steps of the study", f"{found['study_steps']:,}"),
-        ("memory of a search", f"about {found['memory_per_process_gb']:.2g} GB, with all of a batch on one GPU"),
+        ("memory of a search", f"about {found['memory_per_process_gb']:,.1f} GB, with all of a batch on one GPU"),
     ]
     for budget in found["budgets"]:
         rows.append((f"budget, {budget['metric']}", f"{budget['limit']:,}, kept within {budget['reached_from']:,}"))

@@ -1,4 +1,4 @@
-"""The DeiT studies at their real width: a few steps on a made folder of 224-pixel images, from a local checkpoint."""
+"""The ImageNet studies at their real width: a few steps on a made folder of 224-pixel images, from a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ from test_cli import ofbnas
 from ofbnas.plan import plan
 from ofbnas.study_file import load_study
 
-STUDIES = {"t": "deit_tiny_patch16_224", "s": "deit_small_patch16_224", "b": "deit_base_patch16_224"}
-GMACS = {"t": 1.254, "s": 4.599, "b": 17.56}
+STUDIES = {
+    "deit_t": ("deit_tiny_patch16_224", 1.254),
+    "deit_s": ("deit_small_patch16_224", 4.599),
+    "deit_b": ("deit_base_patch16_224", 17.56),
+    "swin_t": ("swin_tiny_patch4_window7_224", 4.491),
+    "swin_s": ("swin_small_patch4_window7_224", 8.741),
+    "swin_b": ("swin_base_patch4_window7_224", 15.43),
+}
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +44,12 @@ def imagenet(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", STUDIES)
-def test_a_deit_study_searches_at_real_width(imagenet, tmp_path, size):
+@pytest.mark.parametrize("name", ["deit_t", "deit_s", "deit_b", "swin_t"])
+def test_a_study_searches_at_real_width(imagenet, tmp_path, name):
+    model, gmacs = STUDIES[name]
     torch.manual_seed(0)
     checkpoint = tmp_path / "deit.safetensors"
-    save_file(timm.create_model(STUDIES[size], num_classes=3).state_dict(), checkpoint)
+    save_file(timm.create_model(model, num_classes=3).state_dict(), checkpoint)
     few = {
         "data.path": imagenet,
         "data.num_classes": 3,
@@ -59,23 +66,23 @@ def test_a_deit_study_searches_at_real_width(imagenet, tmp_path, size):
         "finetune.batch_size": 4,
         "finetune.accumulate": 2,
     }
-    arguments = [part for name, value in few.items() for part in ("--set", f"{name}={value}")]
-    done = ofbnas("search", ROOT / "studies" / f"deit_{size}.yaml", *arguments, "--output", tmp_path / "out", "--json")
+    arguments = [part for field, value in few.items() for part in ("--set", f"{field}={value}")]
+    done = ofbnas("search", ROOT / "studies" / f"{name}.yaml", *arguments, "--output", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)
     budget = json.loads(row["budget"])["gmacs"]
-    assert row["parent_gmacs"] == pytest.approx(GMACS[size], rel=1e-3)  # less than with 1,000 classes
+    assert row["parent_gmacs"] == pytest.approx(gmacs, rel=1e-3)  # less than with 1,000 classes
     assert 0.98 * budget <= row["gmacs"] <= budget
     assert (tmp_path / "out" / row["weights"]).is_file()
 
 
-@pytest.mark.parametrize("size", STUDIES)
-def test_a_study_without_imagenet_is_planned_and_refused_with_what_to_do(tmp_path, size):
-    study = ROOT / "studies" / f"deit_{size}.yaml"
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_without_imagenet_is_planned_and_refused_with_what_to_do(tmp_path, name):
+    study = ROOT / "studies" / f"{name}.yaml"
     found = plan(load_study(study))
     assert found["train_images"] == round(1_281_167 * 0.98) and not found["train_images_counted"]
     assert found["search_steps"] == 100 * (found["train_images"] // 1024)
-    assert found["gmacs"]["full"] == pytest.approx(GMACS[size], abs=0.01)
+    assert found["gmacs"]["full"] == pytest.approx(STUDIES[name][1], abs=0.01)
     refused = ofbnas("study", "run", study, "--output", tmp_path / "out")
     assert (
         refused.returncode == 2
