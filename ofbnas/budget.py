@@ -57,31 +57,16 @@ def choose(cost: Cost, sizes: Sequence[Ints], scores: Sequence[Floats], window: 
     Returns:
         An option's index for each axis; None if no choice lies in the window.
     """
-    symmetric = cost.quadratic + cost.quadratic.T
-    coupling = _coupling(symmetric)
-    chain = _chain(symmetric, coupling) if math.prod(len(sizes[a]) for a in coupling) > MAX_COMBINATIONS else None
-    if chain is not None:
-        return _along(chain, cost, sizes, scores, window)
-    best, best_score = None, -np.inf
-    for bound, joint, rest, base, rates in _by_promise(cost, coupling, sizes, scores):
-        if bound <= best_score:
-            break
-        costs = [rates[a] * sizes[a].prod(1) + cost.grouped[a] * sizes[a][:, 0] for a in rest]
-        found = _separable(base, costs, [scores[a] for a in rest], window)
-        if found is None:
-            continue
-        picks = joint | dict(zip(rest, found, strict=True))
-        score = sum(float(scores[a][pick]) for a, pick in picks.items())
-        if score > best_score:
-            best, best_score = picks, score
-    if best is None and any(score.any() for score in scores):
-        return choose(cost, sizes, [np.zeros(len(options)) for options in sizes], window)
-    return None if best is None else [best[a] for a in range(len(sizes))]
+    equal = [np.zeros(len(options)) for options in sizes]
+    for tried in (scores, equal) if any(score.any() for score in scores) else (equal,):
+        if (picks := _chosen(cost, sizes, tried, window)) is not None:
+            return picks
+    return _filled(cost, sizes, window)  # where merging lost the little that lies in the window
 
 
 def reachable(cost: Cost, sizes: Sequence[Ints], window: Window) -> bool:
     """Whether some choice of one option per axis costs what the window allows."""
-    if _filled(cost, sizes, window):
+    if _filled(cost, sizes, window) is not None:
         return True
     return choose(cost, sizes, [np.zeros(len(options)) for options in sizes], window) is not None
 
@@ -106,18 +91,42 @@ def window_below(cost: Cost, sizes: Sequence[Ints], limit: int, tolerance: float
     return Window(low, limit)
 
 
-def _filled(cost: Cost, sizes: Sequence[Ints], window: Window) -> bool:
-    """Whether widening one axis after the other as far as the limit allows ends in the window: a quick yes."""
-    sizes = [options[np.argsort(options.prod(1), kind="stable")] for options in sizes]
-    picked = np.array([options[0] for options in sizes])
-    for axis, options in enumerate(sizes):
-        low, high = 0, len(options)  # the widest option that fits, by halving: costs grow with the width
+def _filled(cost: Cost, sizes: Sequence[Ints], window: Window) -> list[int] | None:
+    """The picks of widening one axis after the other as far as the limit allows, if that ends in the window."""
+    orders = [np.argsort(options.prod(1), kind="stable") for options in sizes]
+    picks = [int(order[0]) for order in orders]
+    picked = np.array([options[pick] for options, pick in zip(sizes, picks, strict=True)])
+    for axis, (options, order) in enumerate(zip(sizes, orders, strict=True)):
+        low, high = 0, len(order)  # the widest option that fits, by halving: costs grow with the width
         while high - low > 1:
             middle = (low + high) // 2
-            picked[axis] = options[middle]
+            picked[axis] = options[order[middle]]
             low, high = (middle, high) if cost.of(picked) <= window.limit else (low, middle)
-        picked[axis] = options[low]
-    return window.floor <= cost.of(picked) <= window.limit
+        picks[axis] = int(order[low])
+        picked[axis] = options[picks[axis]]
+    return picks if window.floor <= cost.of(picked) <= window.limit else None
+
+
+def _chosen(cost: Cost, sizes: Sequence[Ints], scores: Sequence[Floats], window: Window) -> list[int] | None:
+    """The choice of `choose`, by the way that suits how axes meet."""
+    symmetric = cost.quadratic + cost.quadratic.T
+    coupling = _coupling(symmetric)
+    chain = _chain(symmetric, coupling) if math.prod(len(sizes[a]) for a in coupling) > MAX_COMBINATIONS else None
+    if chain is not None:
+        return _along(chain, cost, sizes, scores, window)
+    best, best_score = None, -np.inf
+    for bound, joint, rest, base, rates in _by_promise(cost, coupling, sizes, scores):
+        if bound <= best_score:
+            break
+        costs = [rates[a] * sizes[a].prod(1) + cost.grouped[a] * sizes[a][:, 0] for a in rest]
+        found = _separable(base, costs, [scores[a] for a in rest], window)
+        if found is None:
+            continue
+        picks = joint | dict(zip(rest, found, strict=True))
+        score = sum(float(scores[a][pick]) for a, pick in picks.items())
+        if score > best_score:
+            best, best_score = picks, score
+    return None if best is None else [best[a] for a in range(len(sizes))]
 
 
 def _coupling(symmetric: Ints) -> list[int]:

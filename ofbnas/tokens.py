@@ -116,6 +116,7 @@ def hidden_patches(
         handle.remove()
 
 
+@torch.no_grad()
 def local_norm(images: Tensor, window: int) -> Tensor:
     """Images normalised by the mean and unbiased variance of the window around each pixel.
 
@@ -123,11 +124,11 @@ def local_norm(images: Tensor, window: int) -> Tensor:
         images: [batch, channels, height, width].
         window: Odd side of the window, pixels; what lies outside the image does not count.
     """
-    inside = torch.ones_like(images[:1, :1])
-    count = _window_sum(inside, window)
-    mean = _window_sum(images, window) / count
-    variance = (_window_sum(images.square(), window) / count - mean.square()) * count / (count - 1)
-    return (images - mean) / (variance.clamp(min=0) + 1e-6).sqrt()
+    count = _window_sum(torch.ones_like(images[:1, :1]), window)
+    mean = _window_sum(images, window).div_(count)
+    scale = _window_sum(images.square(), window).div_(count).addcmul_(mean, mean, value=-1)  # in place: maps are large
+    scale.mul_(count / (count - 1)).clamp_(min=0).add_(1e-6).rsqrt_()
+    return mean.neg_().add_(images).mul_(scale)
 
 
 def _window_sum(x: Tensor, window: int) -> Tensor:

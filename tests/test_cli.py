@@ -154,7 +154,7 @@ def test_the_space_of_a_study_is_shown():
     assert found["gmacs"]["min"] < found["gmacs"]["full"] and found["params"]["min"] < found["params"]["full"]
     assert [axis["axis"] for axis in found["axes"]][:2] == ["embed", "blocks.0.attn"]
     assert found["axes"][1]["options"] == {"groups": [1, 2, 3, 4], "channels": [4, 6, 8, 10, 12, 14, 16]}
-    assert "blocks.3.mlp" in ok("space", "show", DIGITS)
+    assert "blocks.0.mlp and 3 more" in ok("space", "show", DIGITS)
 
 
 def test_the_space_of_a_model_is_shown_with_a_space_of_ones_own(tmp_path):
