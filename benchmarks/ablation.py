@@ -38,9 +38,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "magnitude start": PLAIN | {"search.importance.start": "magnitude"},
     "residual mask off": PLAIN | {"search.residual_mask": False},
     "folded masks": PLAIN | {"search.decided_masks": "folded"},
-    "distilled": {},
-    "distilled from hard outputs": {"search.distill.hard": True},
-    "distilled with features": {"search.distill.features": 1.0},
+    "distilled": {"search.distill.features": 0.0},
+    "distilled from hard outputs": {"search.distill.features": 0.0, "search.distill.hard": True},
+    "distilled with features": {},
 }
 
 
