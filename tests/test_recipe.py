@@ -16,6 +16,7 @@ from torch._dynamo.utils import counters
 from ofbnas.axes import axes, set_drop_path
 from ofbnas.config import AugmentConfig, Length, RateConfig, TrainConfig
 from ofbnas.errors import InputError
+from ofbnas.moments import moments
 from ofbnas.recipe import Average, Descent, grad_scaler, mixer, schedule, weights_optimizer
 from ofbnas.searcher import Searcher
 from ofbnas.supernet import Passes
@@ -217,7 +218,6 @@ def test_decided_masks_are_trained_on_or_multiplied_in(model, data, masks):
 
 
 def test_folding_changes_nothing_that_is_computed(model, data):
-    """Nor where the next step of SGD with momentum goes, up to the gain's own gradient."""
     settings = config(epochs=2, decided_masks="folded", ema=0.9)
     searcher = Searcher(model, data, settings, axes(model, SPACE), seed=0)
     searcher.step([(data.train.images[:32], data.train.labels[:32])], 5)
@@ -226,6 +226,19 @@ def test_folding_changes_nothing_that_is_computed(model, data):
     images = data.test.images[:8]
     torch.testing.assert_close(supernet.folded(names)(images), supernet(images))
     assert list(supernet.folded(names).masked()) == ["blocks.0.mlp"]
+
+
+def test_moments_of_folded_weights_grow_as_the_weights_shrink(model, data):
+    """A gradient along a weight that holds its gain is the old gradient over the gain."""
+    searcher = Searcher(model, data, config(epochs=2, decided_masks="folded"), axes(model, SPACE), seed=0)
+    learner, name = searcher.learner, "blocks.0.mlp.fc1.weight"
+    searcher.step([(data.train.images[:32], data.train.labels[:32])], 5)
+    held = moments(learner.descent.optimizers, learner.supernet.trained())
+    gain = learner.supernet.masked()["blocks.0.mlp"]().detach().view(-1, 1)
+    folded = learner._fold(["blocks.0.mlp"], held)
+    torch.testing.assert_close(folded["exp_avg"][name] * gain, held["exp_avg"][name])
+    torch.testing.assert_close(folded["exp_avg_sq"][name] * gain**2, held["exp_avg_sq"][name])
+    torch.testing.assert_close(folded["exp_avg"]["blocks.1.mlp.fc1.weight"], held["exp_avg"]["blocks.1.mlp.fc1.weight"])
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "nadamw", "lamb", "lion", "sgd"])
