@@ -88,18 +88,17 @@ def check_budgets(config: StudyConfig, model: nn.Module, axes: Sequence[Axis]) -
     return found
 
 
-def memory(model: nn.Module, config: TrainConfig, world: int = 1) -> int:
+def memory(model: nn.Module, config: TrainConfig) -> int:
     """Bytes that a step of a search needs at least, by an estimate that knows no allocator.
 
     Args:
         model: The parent.
         config: Batch, accumulation and precision.
-        world: Processes that share a batch.
     """
     parameters = sum(p.numel() for p in model.parameters())
     one, two = (_saved(model, batch) for batch in (1, 2))
     per_image = (two - one) * (HALF_PRECISION if config.amp else 1.0)
-    images = math.ceil(config.batch_size / (world * config.accumulate))
+    images = math.ceil(config.batch_size / config.accumulate)
     return int(parameters * (BYTES_PER_PARAMETER + 4 * (config.ema is not None)) + per_image * images)
 
 

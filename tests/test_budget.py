@@ -14,6 +14,14 @@ from ofbnas.cost import Cost
 from ofbnas.errors import InputError
 
 
+def posed(draw, cost, sizes):
+    """A problem: a cost and options, with scores and a window about what they can cost."""
+    scores = [np.array(draw(st.lists(st.floats(-9, 0), min_size=len(w), max_size=len(w)))) for w in sizes]
+    costs = [cost.of(w) for w in product(*sizes)]
+    limit = draw(st.integers(min(costs) - 5, max(costs) + 5))
+    return cost, sizes, scores, Window(int(limit * draw(st.sampled_from([0.5, 0.9, 0.98]))), limit)
+
+
 @st.composite
 def problems(draw):
     count = draw(st.integers(1, 4))
@@ -26,10 +34,7 @@ def problems(draw):
     cost = Cost(tuple(f"axis {a}" for a in range(count)), draw(st.integers(0, 50)), linear, grouped, quadratic)
     options = st.sets(st.tuples(st.integers(1, 4), st.integers(1, 6)), min_size=1, max_size=5)
     sizes = [np.array(sorted(draw(options))) for _ in range(count)]
-    scores = [np.array(draw(st.lists(st.floats(-9, 0), min_size=len(w), max_size=len(w)))) for w in sizes]
-    costs = [cost.of(w) for w in product(*sizes)]
-    limit = draw(st.integers(min(costs) - 5, max(costs) + 5))
-    return cost, sizes, scores, Window(int(limit * draw(st.sampled_from([0.5, 0.9, 0.98]))), limit)
+    return posed(draw, cost, sizes)
 
 
 def brute_force(cost, sizes, scores, window):
@@ -88,10 +93,7 @@ def chains(draw):
     cost = Cost(tuple(f"axis {a}" for a in range(count)), draw(st.integers(0, 50)), linear, grouped, quadratic)
     options = st.sets(st.tuples(st.integers(1, 3), st.integers(1, 6)), min_size=1, max_size=4)
     sizes = [np.array(sorted(draw(options))) for _ in range(count)]
-    scores = [np.array(draw(st.lists(st.floats(-9, 0), min_size=len(w), max_size=len(w)))) for w in sizes]
-    costs = [cost.of(w) for w in product(*sizes)]
-    limit = draw(st.integers(min(costs) - 5, max(costs) + 5))
-    return cost, sizes, scores, Window(int(limit * draw(st.sampled_from([0.5, 0.9, 0.98]))), limit)
+    return posed(draw, cost, sizes)
 
 
 @settings(max_examples=200, deadline=None)
