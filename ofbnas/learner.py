@@ -91,7 +91,8 @@ class Learner:
         if self.average is not None:
             supernet = supernet.rebuilt({}, self.average.tensors)
         model = supernet.fuse()
-        set_drop_path(model, 0.0)
+        if self.config.drop_path:
+            set_drop_path(model, 0.0)
         return model.eval()
 
     def state(self) -> dict[str, Any]:

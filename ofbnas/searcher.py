@@ -69,7 +69,8 @@ class Searcher:
         torch.manual_seed(seed)
         pmim = MaskedImageModelling(model) if config.pmim.weight and config.pmim.mask_ratio else None
         supernet = Supernet(copy.deepcopy(model), axes, pmim=pmim, residual_mask=config.residual_mask)
-        set_drop_path(supernet.model, config.drop_path)
+        if config.drop_path:  # otherwise the model keeps its own
+            set_drop_path(supernet.model, config.drop_path)
         limit = config.budget.limit(self.full)
         self.window = window_below(self.cost, sizes_alive(supernet), limit, config.budget.tolerance)
         self.note = None

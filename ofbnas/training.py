@@ -70,7 +70,8 @@ def fit(
     """
     criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     device, mix = data.device, mixer(config.augment, data.num_classes)
-    set_drop_path(model, config.drop_path)
+    if config.drop_path:  # otherwise the model keeps its own
+        set_drop_path(model, config.drop_path)
     length = length_of(data, config)
     descent = Descent(config, length, grad_scaler(config, device))
     descent.add(weights_optimizer(model, config), config)
@@ -115,7 +116,8 @@ def fit(
                 on_epoch(place.epoch + 1, means)
     if average is not None:
         model.load_state_dict(average.tensors, strict=False)
-    set_drop_path(model, 0.0)
+    if config.drop_path:
+        set_drop_path(model, 0.0)
     model.eval()
 
 

@@ -162,6 +162,14 @@ def test_stochastic_depth_grows_with_the_layer_and_ends_with_the_training(data):
     assert difference(trained, fitted(data)[0]) > 1e-4
 
 
+def test_a_models_own_stochastic_depth_stays_where_none_is_asked_for(data):
+    own = make(drop_path_rate=0.3)
+    fit(own, data, TrainConfig(epochs=1, batch_size=32), seed=0)
+    assert [m.drop_prob for m in own.modules() if isinstance(m, DropPath)] == pytest.approx([0.3, 0.3])
+    searcher = Searcher(own, data, config(epochs=1), axes(own, SPACE), seed=0)
+    assert any(isinstance(module, DropPath) for module in searcher.learner.supernet.model.modules())
+
+
 def first_batches(data, **augment):
     settings = TrainConfig(epochs=1, batch_size=32, augment=augment)
     return [parts[0] for _, parts in islice(batches(data, settings, seed=0), 3)]
