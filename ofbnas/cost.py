@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ofbnas.axes import Axis, all_bindings, input_size, reference_counts
+from ofbnas.axes import Axis, Binding, input_size, reference_counts
 from ofbnas.errors import InputError
 
 Metric = Literal["macs", "params", "reference_macs"]
@@ -25,7 +25,7 @@ class Cost:
     """A cost as a function of widths w and groups g: constant + linear @ w + grouped @ g + w @ quadratic @ w.
 
     The widths of a Vision Transformer meet at most in pairs (a weight joins two axes), so this form is exact. Its
-    coefficients do not change when units are removed.
+    coefficients do not change when units are removed. An axis meets itself where attention goes with the stream.
 
     Attributes:
         names: The axes, in the order of the coefficients.
@@ -50,7 +50,7 @@ class Cost:
     def expected(self, device: torch.device | str = "cpu") -> Callable[[Tensor, Tensor], Tensor]:
         """The cost as a differentiable function of expected widths and groups, [axes] each to [] in float64.
 
-        It is exact in expectation for axes that are decided independently.
+        It is exact in expectation for axes that are decided independently and do not meet themselves.
         """
         linear, grouped, quadratic = (
             torch.as_tensor(coefficients, dtype=torch.float64, device=device)
@@ -86,19 +86,22 @@ def cost_of(model: nn.Module, axes: Sequence[Axis], metric: Metric = "macs") -> 
     if metric == "params":
         uses = Counter(dict.fromkeys(shapes, 1))
     elif metric == "macs":
-        uses = _uses(model)
+        uses, constant = _uses(model)
         linear += np.array([axis.products for axis in axes], dtype=np.int64)
     else:
         uses, per_unit, per_group = reference_counts(model)
         linear += np.array([per_unit[axis.name] for axis in axes], dtype=np.int64)
         grouped += np.array([per_group[axis.name] for axis in axes], dtype=np.int64)
+    bound = defaultdict[tuple[str, int], list[tuple[int, Binding]]](list)
+    for index, axis in enumerate(axes):
+        for binding in axis.bindings:
+            bound[binding.tensor, binding.dim % len(shapes.get(binding.tensor, (1,)))].append((index, binding))
     for name, shape in shapes.items():
         factor, along, groups = uses[name], list[int](), list[int]()
         for dim, length in enumerate(shape):
-            bound = [(axis, b) for axis, b in all_bindings(axes) if (b.tensor, b.dim % len(shape)) == (name, dim)]
-            for axis, binding in bound:
-                (groups if binding.per_group else along).append(names.index(axis.name))
-            factor *= bound[0][1].copies if bound else length
+            for index, binding in bound[name, dim]:
+                (groups if binding.per_group else along).append(index)
+            factor *= bound[name, dim][0][1].copies if bound[name, dim] else length
         match len(along), len(groups):
             case 0, 0:
                 constant += factor
@@ -130,6 +133,7 @@ class _CountUses(TorchFunctionMode):
         super().__init__()
         self.names = names
         self.uses: Counter[str] = Counter()
+        self.rest = 0
 
     def __torch_function__(
         self,
@@ -140,14 +144,21 @@ class _CountUses(TorchFunctionMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         if func is nn.functional.linear:
-            self.uses[self.names[id(args[1])]] += out.numel() // out.shape[-1]
+            self._count(args, kwargs, out.numel() // out.shape[-1])
         elif func in (torch.conv2d, nn.functional.conv2d):
-            self.uses[self.names[id(args[1])]] += out.shape[-2] * out.shape[-1]
+            self._count(args, kwargs, out.shape[-2] * out.shape[-1])
         return out
 
+    def _count(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, times: int) -> None:
+        weight = kwargs["weight"] if kwargs and "weight" in kwargs else args[1]
+        if (name := self.names.get(id(weight))) is not None:
+            self.uses[name] += times
+        else:  # a weight made of another, as a backbone's standardised ones are
+            self.rest += weight.numel() * times
 
-def _uses(model: nn.Module) -> Counter[str]:
-    """Applications of each weight per image, found by one forward pass on the meta device."""
+
+def _uses(model: nn.Module) -> tuple[Counter[str], int]:
+    """Applications of each weight per image, found by one forward pass on the meta device, and what others cost."""
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     meta = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
     counter = _CountUses({id(tensor): name for name, tensor in meta.items()})
@@ -156,4 +167,4 @@ def _uses(model: nn.Module) -> Counter[str]:
     with counter, torch.no_grad():
         torch.func.functional_call(model, meta, (torch.empty(1, *input_size(model), device="meta"),))
     model.train(training)
-    return counter.uses
+    return counter.uses, counter.rest

@@ -50,7 +50,7 @@ def magnitude(model: nn.Module, axes: Sequence[Axis]) -> dict[str, Tensor]:
     found = {axis.name: torch.zeros(axis.units, device=_device(model)) for axis in axes}
     parameters = dict(model.named_parameters())
     for axis, binding in all_bindings(axes):
-        if not binding.per_group:
+        if not binding.per_group and binding.tensor in parameters:  # a buffer has no weights
             found[axis.name] += _per_unit(parameters[binding.tensor].detach().square(), binding)
     return found
 

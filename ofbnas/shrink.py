@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ofbnas.axes import Axis
+from ofbnas.axes import Axis, all_bindings
 
 Kept = Mapping[str, Tensor]
 
@@ -60,18 +60,23 @@ def load_(model: nn.Module, axes: Sequence[Axis], tensors: Mapping[str, Tensor])
         owner, _, leaf = name.rpartition(".")
         new = nn.Parameter(tensors[name].clone(), requires_grad=parameter.requires_grad)
         setattr(model.get_submodule(owner), leaf, new)
+    for axis, binding in all_bindings(axes):
+        owner, _, leaf = binding.tensor.rpartition(".")
+        module = model.get_submodule(owner)
+        if leaf in module._buffers:  # those that follow an axis are zeros, so the first will do
+            setattr(module, leaf, getattr(module, leaf).narrow(binding.dim, 0, binding.length(axis.size)))
     for axis in axes:
         for path, value in axis.attributes:
             owner, _, leaf = path.rpartition(".")
             setattr(model.get_submodule(owner), leaf, value(*axis.size))
     for module in model.modules():
+        if hasattr(module, "normalized_shape"):  # LayerNorm, RmsNorm
+            module.normalized_shape = tuple(module.get_parameter("weight").shape)  # type: ignore[assignment]
         match module:
             case nn.Linear():
                 module.out_features, module.in_features = module.weight.shape
             case nn.Conv2d():
                 module.out_channels = module.weight.shape[0]
-            case nn.LayerNorm():
-                module.normalized_shape = tuple(module.weight.shape)
 
 
 def shapes_at(
@@ -85,7 +90,7 @@ def shapes_at(
         sizes: Axis name to (groups, channels).
     """
     new = {name: list(shape) for name, shape in shapes.items()}
-    for axis in axes:
-        for binding in axis.bindings:
+    for axis, binding in all_bindings(axes):
+        if binding.tensor in new:
             new[binding.tensor][binding.dim] = binding.length(sizes[axis.name])
     return {name: tuple(shape) for name, shape in new.items()}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ofbnas.axes import Axis, Binding, all_bindings
+from ofbnas.axes import Axis, Binding, all_bindings, patch_tokens
 from ofbnas.axes import axes as axes_of
 from ofbnas.bimask import BiMask
 from ofbnas.errors import InputError
@@ -120,9 +120,7 @@ class Supernet(nn.Module):
         with torch.autocast(images.device.type, enabled=False):  # masks are small, and sums of small parts
             tensors = self.masked_tensors()
         inner = {f"model.{name}": tensors[name] for name, _ in self.model.named_parameters()}
-        grid = (1, 1) if self.pmim is None else self.pmim.grid
-        patch_embed, token = self.model.get_submodule("patch_embed"), tensors.get("pmim.mask_token")
-        with hidden_patches(patch_embed, hidden, token, grid):
+        with hidden_patches(self.model, hidden, tensors.get("pmim.mask_token")):
             both: tuple[Tensor, Tensor] = torch.func.functional_call(Passes(self.model), inner, (images,))
         return both
 
@@ -203,8 +201,7 @@ def passes(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """A timm model's final features [batch, tokens, embedding] and outputs [batch, classes] of one forward pass."""
     timm_model: Any = model
     features = timm_model.forward_features(images)
-    tokens = features.flatten(1, 2) if features.ndim == 4 else features  # Swin's are a map
-    return tokens, timm_model.forward_head(features)
+    return patch_tokens(model, features), timm_model.forward_head(features)
 
 
 def _with_tensors(model: nn.Module, axes: Sequence[Axis], tensors: Mapping[str, Tensor]) -> nn.Module:

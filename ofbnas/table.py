@@ -233,7 +233,7 @@ def nested(sizes: Mapping[str, tuple[int, int]], kinds: Mapping[str, str]) -> di
             blocks.setdefault(block, {}).update(heads=groups, head_size=channels)
         elif kinds[name] == "mlp":
             blocks.setdefault(block, {}).update(mlp=channels)
-    embed = [channels for name, (_, channels) in sizes.items() if kinds[name] == "embed"]
+    embed = [groups * channels for name, (groups, channels) in sizes.items() if kinds[name] == "embed"]
     return {"embed": embed, "blocks": list(blocks.values())}
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
-from ofbnas.axes import axes, final_embedding, final_grid, input_size
+from ofbnas.axes import axes, family_of, final_embedding, final_grid, input_size, patch_grid
 
 
 class MaskedImageModelling(nn.Module):
@@ -83,33 +83,33 @@ class MaskedImageModelling(nn.Module):
 
 
 @contextmanager
-def hidden_patches(
-    patch_embed: nn.Module, hidden: Tensor | None, token: Tensor | None, grid: tuple[int, int] = (1, 1)
-) -> Iterator[None]:
+def hidden_patches(model: nn.Module, hidden: Tensor | None, token: Tensor | None) -> Iterator[None]:
     """Put a token in the place of hidden patches while the block runs, before positions are added to them.
 
     Args:
-        patch_embed: The model's patch embedding; its output is [batch, patches, embedding], or [batch, rows, columns,
-            embedding] where it is finer than the grid.
-        hidden: Numbers of the patches to hide, [batch, hidden]; None hides none.
+        model: A timm model.
+        hidden: Numbers of the places of `final_grid` to hide, [batch, hidden]; None hides none.
         token: [embedding].
-        grid: The patches that are numbered, (rows, columns).
     """
     if hidden is None:
         yield
         return
     if token is None:
         raise ValueError("patches can be hidden only with a mask token: give the supernet its pmim")
+    grid, fine = final_grid(model), patch_grid(model)
+    first = family_of(model).channels_first
 
     def replace(module: nn.Module, inputs: Any, patches: Tensor) -> Tensor:
         where = torch.zeros(len(patches), grid[0] * grid[1], dtype=torch.bool, device=patches.device)
-        where = where.scatter(1, hidden, True)
-        if patches.ndim == 4:
-            rows, columns = patches.shape[1] // grid[0], patches.shape[2] // grid[1]
-            where = where.unflatten(1, grid).repeat_interleave(rows, 1).repeat_interleave(columns, 2)
+        where = where.scatter(1, hidden, True).unflatten(1, grid)
+        where = where.repeat_interleave(fine[0] // grid[0], 1).repeat_interleave(fine[1] // grid[1], 2)
+        if patches.ndim == 3:
+            return torch.where(where.flatten(1)[..., None], token.to(patches.dtype), patches)
+        if first:
+            return torch.where(where[:, None], token.to(patches.dtype)[:, None, None], patches)
         return torch.where(where[..., None], token.to(patches.dtype), patches)
 
-    handle = patch_embed.register_forward_hook(replace)
+    handle = model.get_submodule("patch_embed").register_forward_hook(replace)
     try:
         yield
     finally:

@@ -31,14 +31,6 @@ KWARGS: dict[str, Any] = {
     "num_heads": 4,
 }
 SPACE = {"embed": Shares(0.5, 1, 0.25), "heads": [1, 2, 4], "head_size": Shares(0.25, 1, 0.25), "mlp": [16, 32, 48, 64]}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "average": {"class_token": False, "global_pool": "avg"},
-    "registers": {"reg_tokens": 3, "no_embed_class": True},
-    "layer scale": {"init_values": 0.1},
-    "norm_pre": {"pre_norm": True},
-    "no bias": {"qkv_bias": False},
-}
 
 
 def make(name: str = NAME, **kwargs: Any) -> nn.Module:
@@ -59,13 +51,6 @@ SWIN: dict[str, Any] = {
     "depths": (2, 2),
     "num_heads": (2, 4),
 }
-
-
-@pytest.fixture(params=[*VARIANTS, "distilled"])
-def any_model(request: pytest.FixtureRequest) -> nn.Module:
-    if request.param == "distilled":
-        return make("deit_tiny_distilled_patch16_224")
-    return make(**VARIANTS[request.param])
 
 
 def make_swin() -> nn.Module:

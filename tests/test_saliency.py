@@ -23,18 +23,18 @@ class Mask(BiMask):
         return 1 + self.importance
 
 
-def test_taylor_saliency_is_the_squared_gradient_of_the_mask(any_model):
+def test_taylor_saliency_is_the_squared_gradient_of_the_mask(model):
     torch.manual_seed(0)
-    model_axes = axes(any_model, SPACE)
+    model_axes = axes(model, SPACE)
     batches = [(torch.randn(4, 1, 8, 8), torch.randint(0, 10, (4,))) for _ in range(3)]
-    supernet = Supernet(any_model, model_axes, {axis.name: Mask(axis.size, axis.options) for axis in model_axes})
+    supernet = Supernet(model, model_axes, {axis.name: Mask(axis.size, axis.options) for axis in model_axes})
     expected = {axis.name: torch.zeros(axis.units) for axis in model_axes}
     for images, labels in batches:
         supernet.zero_grad()
         nn.functional.cross_entropy(supernet(images), labels).backward()
         for axis in model_axes:
             expected[axis.name] += supernet.masked()[axis.name].importance.grad.square()
-    found = taylor(any_model, model_axes, batches)
+    found = taylor(model, model_axes, batches)
     for name, saliency in found.items():
         torch.testing.assert_close(saliency, expected[name], rtol=1e-3, atol=1e-7)
 

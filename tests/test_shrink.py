@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch_pruning
 from conftest import SPACE, make
 from torch import nn
 
@@ -55,10 +54,10 @@ def test_shrinking_equals_zeroing(model, model_axes, images, case, fused):
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
 
 
-def test_every_description_follows_the_widths(any_model, images):
-    model_axes = axes(any_model, SPACE)
+def test_every_description_follows_the_widths(model, images):
+    model_axes = axes(model, SPACE)
     kept = {"embed": torch.arange(0, 16, 2)[None], "blocks.0.attn": KEPT["heads and channels"][1]}
-    small = shrink(any_model, model_axes, kept)
+    small = shrink(model, model_axes, kept)
     assert small(images).shape == (3, 10)
     assert small.embed_dim == small.num_features == 8
     assert all(norm.normalized_shape == (8,) for norm in small.modules() if isinstance(norm, nn.LayerNorm))
@@ -69,31 +68,13 @@ def test_every_description_follows_the_widths(any_model, images):
     assert [axis.size for axis in axes(small, {})][:2] == [(1, 8), (2, 2)]
 
 
-def test_shapes_are_known_before_anything_is_built(any_model):
-    model_axes = axes(any_model, SPACE)
+def test_shapes_are_known_before_anything_is_built(model):
+    model_axes = axes(model, SPACE)
     kept = {"embed": torch.arange(0, 16, 2)[None], "blocks.1.mlp": torch.arange(48)[None]}
     sizes = {axis.name: tuple(kept[axis.name].shape) if axis.name in kept else axis.size for axis in model_axes}
-    shapes = {name: tuple(p.shape) for name, p in any_model.named_parameters()}
-    small = shrink(any_model, model_axes, kept)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    small = shrink(model, model_axes, kept)
     assert shapes_at(shapes, model_axes, sizes) == {name: tuple(p.shape) for name, p in small.named_parameters()}
-
-
-def test_bindings_are_those_of_torch_prunings_dependency_graph(model, model_axes, images):
-    graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=images)
-    names = {module: name for name, module in model.named_modules()}
-    roots = {"embed": model.patch_embed.proj}
-    for index, block in enumerate(model.blocks):
-        roots |= {f"blocks.{index}.mlp": block.mlp.fc1, f"blocks.{index}.attn": block.attn.qkv}
-    for axis in model_axes:
-        root = roots[axis.name]
-        prune = (
-            torch_pruning.prune_conv_out_channels if axis.name == "embed" else torch_pruning.prune_linear_out_channels
-        )
-        group = graph.get_pruning_group(root, prune, idxs=list(range(root.weight.shape[0])))
-        theirs = {names[dependency.target.module] for dependency, _ in group if dependency.target.module in names}
-        theirs = {name for name in theirs if name and list(model.get_submodule(name).parameters(recurse=False))}
-        ours = {binding.tensor.rpartition(".")[0] for binding in axis.bindings} - {""}
-        assert ours == theirs, axis.name
 
 
 def test_moments_follow_their_parameters():

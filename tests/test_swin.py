@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import SWIN, make_swin
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from test_search import config
-from test_shrink import shrink, zero
-from torch.utils.flop_counter import FlopCounterMode
 
 from ofbnas.axes import Shares, axes
 from ofbnas.budget import Window, choose, option_sizes, reachable
@@ -39,68 +35,10 @@ def images():
     return torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def closed(model) -> Supernet:
-    """A supernet in the middle of a search."""
-    supernet = Supernet(model, axes(model, SPACE), residual_mask=True)
-    torch.manual_seed(3)
-    for mask in supernet.masked().values():
-        mask.start_(torch.randn_like(mask.importance), torch.randn_like(mask.logits))
-        mask.blend.fill_(0.4)
-    return supernet
-
-
-def counted(model) -> int:
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.randn(1, 1, 8, 8))
-    return counter.get_total_flops() // 2
-
-
-def test_open_masks_compute_the_model_bit_for_bit(model, images):
-    assert torch.equal(Supernet(model)(images), model(images))
-
-
 def test_each_stage_has_an_embedding(model):
     found = axes(model)
     assert [axis.name for axis in found if axis.kind == "embed"] == ["layers.0.embed", "layers.1.embed"]
     assert len(found) == 2 + 2 * sum(SWIN["depths"])
-
-
-@pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("case", KEPT)
-def test_shrinking_equals_zeroing(model, images, case, fused):
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = fused
-    name, units = KEPT[case]
-    small = shrink(model, axes(model), {name: units})
-    zero(model, axes(model), {name: units})
-    torch.testing.assert_close(small(images), model(images), rtol=1e-4, atol=1e-5)
-
-
-def test_masked_weights_loaded_into_plain_timm_give_the_same_outputs(model, images):
-    supernet = closed(model)
-    expected = supernet(images).detach()
-    assert not torch.allclose(expected, model(images), atol=1e-2)
-    model.load_state_dict(supernet.weights(), strict=False)
-    assert torch.equal(model(images), expected)
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.data())
-def test_any_architecture_costs_what_is_counted(data):
-    model = make_swin()
-    model_axes, kept = axes(model, SPACE), {}
-    for axis in model_axes:
-        groups, channels = (data.draw(st.sampled_from(options)) for options in axis.options)
-        kept[axis.name] = torch.arange(groups)[:, None] * axis.size[1] + torch.arange(channels)
-    small = shrink(model, model_axes, kept)
-    sizes = [tuple(kept[axis.name].shape) for axis in model_axes]
-    assert cost_of(model, model_axes, "macs").of(sizes) == counted(small)
-    assert cost_of(model, model_axes, "params").of(sizes) == sum(p.numel() for p in small.parameters())
-    assert {axis.name: axis.size for axis in axes(small)} == {n: tuple(units.shape) for n, units in kept.items()}
 
 
 def test_a_hidden_patch_hides_all_that_becomes_one_place(model, images):

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from timm.layers import DropPath
-from torch import nn
+from torch import Tensor, nn
 
-from ofbnas.axes import swin, vit
 from ofbnas.axes.axis import Axis, Binding, all_bindings, check_coverage
+from ofbnas.axes.families import vit
+from ofbnas.axes.family import Family, all_families, family_of
+from ofbnas.axes.parts import Parts
 from ofbnas.axes.space import DEFAULT, Shares, Space, with_options
 from ofbnas.errors import InputError
 
 __all__ = [
     "Axis",
     "Binding",
+    "Family",
     "Shares",
     "Space",
     "all_bindings",
+    "all_families",
     "axes",
+    "check_sizes",
+    "family_of",
     "final_embedding",
     "final_grid",
     "input_size",
     "patch_grid",
+    "patch_tokens",
     "reference_counts",
     "set_drop_path",
-]
-
-# Family: the exact classes it is stated for, the function that gives their axes, parameters no axis touches.
-FAMILIES = [
-    (vit.CLASSES, vit.vit_axes, ("head.bias", "head_dist.bias")),
-    (swin.CLASSES, swin.swin_axes, ("head.fc.bias",)),
 ]
 
 
@@ -44,33 +44,42 @@ def axes(model: nn.Module, space: Space | None = None) -> list[Axis]:
         space: Options for "embed", "heads", "head_size" and "mlp"; by default OFB's space.
 
     Returns:
-        One axis for the embedding, of each stage where there are several, then one for each block's attention and one
-        for its MLP.
+        One axis for the embedding, of each stage where there are several, then one for each block's attention, where
+        it may have a width of its own, and one for its MLP.
 
     Raises:
         InputError: The model is of no known family, or has tensors no axis is known for.
     """
-    for classes, family, free in FAMILIES:
-        if type(model) in classes:
-            found = family(model)
-            check_coverage(model, found, free)
-            return with_options(found, DEFAULT if space is None else space)
-    known = ", ".join(sorted(cls.__name__ for classes, _, _ in FAMILIES for cls in classes))
-    raise InputError(f"{type(model).__name__} cannot be searched: expected one of timm's {known}")
+    family = family_of(model)
+    found = family.axes(Parts(model))
+    check_coverage(model, found, family.free)
+    return with_options(found, DEFAULT if space is None else space)
 
 
 def input_size(model: nn.Module) -> tuple[int, int, int]:
     """The images the model takes: (channels, height, width)."""
-    patch_embed: Any = model.patch_embed
-    height, width = patch_embed.img_size
-    return patch_embed.proj.weight.shape[1], height, width
+    channels = next(module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d))
+    return channels, *family_of(model).image_sides(model)
 
 
 def patch_grid(model: nn.Module) -> tuple[int, int]:
     """Patches of an image: (rows, columns)."""
-    patch_embed: Any = model.patch_embed
-    rows, columns = patch_embed.grid_size
-    return rows, columns
+    return family_of(model).patch_grid(model)
+
+
+def final_grid(model: nn.Module) -> tuple[int, int]:
+    """Places of the final features: (rows, columns); patches, unless stages have merged them."""
+    family = family_of(model)
+    rows, columns = family.patch_grid(model)
+    merging = family.merging(model)
+    return rows // merging, columns // merging
+
+
+def patch_tokens(model: nn.Module, features: Tensor) -> Tensor:
+    """Features as tokens, [batch, tokens, embedding], where a model may give a map."""
+    if features.ndim == 3:
+        return features
+    return features.flatten(2).transpose(1, 2) if family_of(model).channels_first else features.flatten(1, 2)
 
 
 def reference_counts(model: nn.Module) -> tuple[Counter[str], Counter[str], Counter[str]]:
@@ -79,16 +88,9 @@ def reference_counts(model: nn.Module) -> tuple[Counter[str], Counter[str], Coun
     Raises:
         InputError: The formula is not stated for models of this family.
     """
-    if isinstance(model, vit.CLASSES):
+    if isinstance(model, vit.FAMILY.classes):
         return vit.reference_counts(model)
     raise InputError(f"OFB's formula is for DeiT, not for {type(model).__name__}: set budget.count to exact")
-
-
-def final_grid(model: nn.Module) -> tuple[int, int]:
-    """Places of the final features: (rows, columns); patches, unless stages have merged them."""
-    rows, columns = patch_grid(model)
-    merged = 2 ** (len(model.layers) - 1) if isinstance(model, swin.CLASSES) else 1
-    return rows // merged, columns // merged
 
 
 def final_embedding(axes: Sequence[Axis]) -> Axis:

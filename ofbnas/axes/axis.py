@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from fnmatch import fnmatchcase
+from typing import Any, Literal
 
 from torch import nn
 
@@ -13,6 +14,7 @@ from ofbnas.errors import InputError
 
 Kind = Literal["embed", "attn", "mlp"]
 Size = tuple[int, int]
+Value = Callable[[int, int], Any]
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Binding:
 class Axis:
     """Something searchable: the embedding, one block's attention, or one block's MLP.
 
-    An axis has `groups` times `channels` units. Groups are the heads of an attention and 1 elsewhere, so an MLP
-    is treated as an attention with one head.
+    An axis has `groups` times `channels` units. Groups are heads, of an attention or of a stream that attentions take
+    their width from, and 1 elsewhere, so an MLP is treated as an attention with one head.
 
     Attributes:
         name: The module it belongs to, "blocks.0.attn", or "embed".
@@ -59,6 +61,7 @@ class Axis:
             is an option.
         attributes: Plain attributes of modules that follow the size: dotted name and the function that gives its
             value for (groups, channels).
+        searchable: Whether other numbers of groups, and of channels, make a model that timm's forward pass can run.
         products: Multiply-accumulates per unit and image beyond those of weights (attention's two products).
     """
 
@@ -67,7 +70,8 @@ class Axis:
     size: Size
     bindings: tuple[Binding, ...]
     options: tuple[tuple[int, ...], tuple[int, ...]]
-    attributes: tuple[tuple[str, Callable[[int, int], float]], ...] = ()
+    attributes: tuple[tuple[str, Value], ...] = ()
+    searchable: tuple[bool, bool] = (True, True)
     products: int = 0
 
     @property
@@ -100,26 +104,32 @@ def check_coverage(model: nn.Module, axes: Sequence[Axis], free: Iterable[str] =
     Args:
         model: The model the axes describe.
         axes: Its axes at their present sizes.
-        free: Names of parameters that no axis changes.
+        free: Names of parameters that no axis changes, with `*` for any part.
 
     Raises:
         InputError: A parameter is neither bound nor free, or a binding names a tensor or a length the model does
-            not have.
+            not have, or the model keeps running statistics.
     """
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    covered = set(free)
+    kind, parameters = type(model).__name__, dict(model.named_parameters())
+    shapes = {name: tuple(tensor.shape) for name, tensor in (parameters | dict(model.named_buffers())).items()}
     for axis, binding in all_bindings(axes):
         shape = shapes.get(binding.tensor)
         if shape is None or shape[binding.dim] != binding.length(axis.size):
             raise InputError(
                 f"axis {axis.name} expects {binding.length(axis.size)} slices along dimension {binding.dim} of "
-                f"{binding.tensor}, the model has {shape}: this {type(model).__name__} is built in another way"
+                f"{binding.tensor}, the model has {shape}: this {kind} is built in another way"
             )
-        covered.add(binding.tensor)
-    if unbound := [name for name in shapes if name not in covered]:
+    bound, patterns = {binding.tensor for _, binding in all_bindings(axes)}, tuple(free)
+    rest = [name for name in parameters if name not in bound]
+    if unbound := [name for name in rest if not any(fnmatchcase(name, pattern) for pattern in patterns)]:
         raise InputError(
-            f"{type(model).__name__} cannot be searched: no axis is known for {', '.join(unbound[:8])}"
+            f"{kind} cannot be searched: no axis is known for {', '.join(unbound[:8])}"
             f"{f' and {len(unbound) - 8} more tensors' if len(unbound) > 8 else ''}"
+        )
+    if running := [name for name in shapes if name.endswith("running_mean")]:
+        raise InputError(
+            f"{kind} cannot be searched: {running[0]} is a running statistic, which several processes would not keep "
+            "in step"
         )
 
 

@@ -54,27 +54,39 @@ def with_options(axes: Sequence[Axis], space: Space) -> list[Axis]:
     """
     if unknown := sorted(set(space) - set(KEYS)):
         raise InputError(f"search space has {', '.join(unknown)}, expected some of {', '.join(KEYS)}")
-    searched = []
-    for axis in axes:
-        if axis.kind == "attn":
-            options = (
-                _options(axis, space, "heads", axis.size[0]),
-                _options(axis, space, "head_size", axis.size[1]),
-            )
-        else:
-            options = (axis.size[0],), _options(axis, space, axis.kind, axis.size[1])
-        searched.append(replace(axis, options=options))
-    return searched
+    return [replace(axis, options=_options(axis, space)) for axis in axes]
 
 
-def _options(axis: Axis, space: Space, key: str, size: int) -> tuple[int, ...]:
+def _options(axis: Axis, space: Space) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The numbers of groups and of channels."""
+    groups, channels = axis.size
+    many, wide = axis.searchable
+    if axis.kind == "attn":
+        return (
+            _sizes(axis, space, "heads", groups) if many else (groups,),
+            _sizes(axis, space, "head_size", channels) if wide else (channels,),
+        )
+    if many and axis.kind == "embed":
+        return _sizes(axis, space, "embed", groups, channels), (channels,)
+    return (groups,), _sizes(axis, space, axis.kind, channels) if wide else (channels,)
+
+
+def _sizes(axis: Axis, space: Space, key: str, size: int, unit: int = 1) -> tuple[int, ...]:
+    """The sizes that a space allows where the model has `size`; explicit ones count in units of `unit`."""
     choice = space.get(key)
     if choice is None:
         return (size,)
-    options = choice.of(size) if isinstance(choice, Shares) else tuple(sorted(set(choice)))
-    if not options or options[0] < 1 or options[-1] > size:
+    if isinstance(choice, Shares):
+        return choice.of(size)
+    explicit = sorted(set(choice))
+    if not explicit or explicit[0] < 1 or explicit[-1] > size * unit:
         raise InputError(
-            f"search space gives {key} the sizes {list(options)}, but {axis.name} of this model has {size}: "
-            f"list sizes from 1 to {size}, or give shares"
+            f"search space gives {key} the sizes {explicit}, but {axis.name} of this model has {size * unit}: "
+            f"list sizes from 1 to {size * unit}, or give shares"
         )
-    return options
+    if odd := [number for number in explicit if number % unit]:
+        raise InputError(
+            f"search space gives {key} the size {odd[0]}, but {axis.name} of this model is made of heads of {unit}: "
+            f"list multiples of {unit}, or give shares"
+        )
+    return tuple(number // unit for number in explicit)

@@ -68,5 +68,10 @@ def _sizes(sizes: list[int]) -> str:
 
 
 def _blocks(structure: dict[str, Any]) -> str:
-    """Blocks as heads x head size / hidden units."""
-    return "  ".join(f"{b['heads']}x{b['head_size']}/{b['mlp']}" for b in structure["blocks"])
+    """Blocks as heads x head size / hidden units; what a block has no width of its own for is left out."""
+
+    def told(block: dict[str, Any]) -> str:
+        attention = f"{block['heads']}x{block['head_size']}" if block.get("heads") else ""
+        return "/".join(part for part in (attention, str(block.get("mlp") or "")) if part)
+
+    return "  ".join(map(told, structure["blocks"]))

@@ -38,6 +38,40 @@ def show(
         print_space(found)
 
 
+@app.command("list")
+def list_models(
+    pattern: Annotated[str, typer.Argument(help="Only these, such as 'deit*'.")] = "*",
+    all_models: Annotated[
+        bool, typer.Option("--all", help="Those that cannot be searched too, with the reason.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the models of timm that can be searched, with what they cost at most and at least.
+
+    Nothing is downloaded or computed. All of timm takes some minutes.
+
+    Example: ofbnas space list 'deit*'
+    """
+    from rich.console import Console
+    from rich.progress import track
+    from timm import __version__ as version
+
+    from ofbnas.registry import look_up, names
+
+    wanted = names(pattern)
+    looked_up = track(look_up(wanted), "looking at models", len(wanted), console=Console(stderr=True), transient=True)
+    found = [model for model in looked_up if all_models or as_json or model.searchable]
+    if as_json:
+        print_json([model.to_json() for model in found])
+        return
+    print_table(
+        ["model", "family", "axes", "gmacs", "least_gmacs", *(["reason"] if all_models else [])],
+        [m.to_json() for m in found],
+    )
+    searchable = sum(model.searchable for model in found)
+    typer.echo(f"{searchable} of {len(wanted)} models of timm {version} can be searched")
+
+
 def print_space(found: dict[str, Any]) -> None:
     """Print what `describe_space` found; axes with the same options share a row."""
     alike: dict[tuple[str, str, str], list[str]] = {}
