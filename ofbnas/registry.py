@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 import timm
 import torch
 from torch import nn
 
-from ofbnas.axes import all_families, axes, family_of
+from ofbnas.axes import KEYS, all_families, axes, family_of
 from ofbnas.cost import cost_of, least_sizes, sizes_of
 from ofbnas.errors import InputError
 
@@ -23,7 +23,7 @@ class Registered:
         model: timm's name.
         family: The family it belongs to, or None.
         reason: Why it cannot be searched, or None if it can.
-        axes: Axes with more than one option in the default space.
+        axes: How many axes have more than one option in the default space, by the key of the space that gives them.
         gmacs: Multiply-accumulates per image, 10^9, of the model itself; None where it cannot be searched.
         least_gmacs: The same of the smallest architecture in the default space.
     """
@@ -31,7 +31,7 @@ class Registered:
     model: str
     family: str | None
     reason: str | None
-    axes: int = 0
+    axes: dict[str, int] = field(default_factory=dict)
     gmacs: float | None = None
     least_gmacs: float | None = None
 
@@ -96,7 +96,7 @@ def _looked_up(name: str, model: nn.Module, costs: bool) -> Registered:
         found = axes(model)
     except InputError as error:
         return Registered(name, family, str(error))
-    searched = sum(axis.searched for axis in found)
+    searched = {key: count for key in KEYS if (count := sum(key in axis.searched_keys() for axis in found))}
     if not costs:
         return Registered(name, family, None, searched)
     cost = cost_of(model, found)

@@ -12,10 +12,11 @@ from ofbnas.axes.axis import Axis, Binding, all_bindings, check_coverage
 from ofbnas.axes.families import vit
 from ofbnas.axes.family import Family, all_families, family_of
 from ofbnas.axes.parts import Parts
-from ofbnas.axes.space import DEFAULT, Shares, Space, with_options
+from ofbnas.axes.space import DEFAULT, KEYS, Shares, Space, with_options
 from ofbnas.errors import InputError
 
 __all__ = [
+    "KEYS",
     "Axis",
     "Binding",
     "Family",

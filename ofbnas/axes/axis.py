@@ -84,6 +84,11 @@ class Axis:
         """Whether there is anything to decide: an option other than the present size."""
         return self.options != ((self.size[0],), (self.size[1],))
 
+    def searched_keys(self) -> list[str]:
+        """The keys of a search space under which this axis has more than one option."""
+        names = ("heads", "head_size") if self.kind == "attn" else (self.kind, self.kind)
+        return [name for name, sizes in zip(names, self.options, strict=True) if len(sizes) > 1]
+
     def resized(self, size: Size) -> Axis:
         """The axis at another size."""
         return replace(self, size=size)

@@ -66,7 +66,7 @@ def list_models(
         return
     print_table(
         ["model", "family", "axes", "gmacs", "least_gmacs", *(["reason"] if all_models else [])],
-        [m.to_json() for m in found],
+        [model.to_json() | {"axes": ", ".join(f"{n} {key}" for key, n in model.axes.items())} for model in found],
     )
     searchable = sum(model.searchable for model in found)
     typer.echo(f"{searchable} of {len(wanted)} models of timm {version} can be searched")
