@@ -3,99 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from ofbnas import parquet
 from ofbnas.errors import InputError
+from ofbnas.parquet import Filters
+from ofbnas.schema import HISTORY_SCHEMA, SCHEMA, SWEPT, VERSION
 
-VERSION = 1
-SWEPT = "hp."  # prefix of the columns that hold swept hyper-parameters
 FOLDER, HISTORY_FOLDER = "architectures", "history"
-
-_BLOCK = pa.struct([("heads", pa.int32()), ("head_size", pa.int32()), ("mlp", pa.int32())])
-
-# Columns: name, type, and whether a row must have it.
-SCHEMA = pa.schema(
-    [
-        pa.field("arch_id", pa.string()),
-        pa.field("study", pa.string(), nullable=False),
-        pa.field("trial", pa.int64(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),  # complete | failed
-        pa.field("reason", pa.string()),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("model_kwargs", pa.string(), nullable=False),  # JSON
-        pa.field("num_classes", pa.int32()),
-        pa.field("image_size", pa.int32()),
-        pa.field(
-            "architecture",
-            pa.struct([("embed", pa.list_(pa.int32())), ("blocks", pa.list_(_BLOCK))]),
-        ),
-        pa.field("gmacs", pa.float64()),
-        pa.field("params", pa.int64()),
-        pa.field("parent_gmacs", pa.float64()),
-        pa.field("parent_params", pa.int64()),
-        pa.field("budget", pa.string()),
-        pa.field("budget_note", pa.string()),
-        pa.field("forced", pa.int32()),
-        pa.field("top1", pa.float64()),
-        pa.field("top5", pa.float64()),
-        pa.field("val_top1", pa.float64()),
-        pa.field("top1_before_finetune", pa.float64()),
-        pa.field("parent_top1", pa.float64()),
-        pa.field("latency_ms", pa.float64()),
-        pa.field("latency_p90_ms", pa.float64()),
-        pa.field("latency_device", pa.string()),
-        pa.field("search_epochs", pa.int32()),
-        pa.field("finetune_epochs", pa.int32()),
-        pa.field("seconds", pa.float64()),
-        pa.field("device", pa.string()),
-        pa.field("seed", pa.int64()),
-        pa.field("dataset", pa.string()),
-        pa.field("versions", pa.string()),  # JSON
-        pa.field("git_commit", pa.string()),
-        pa.field("weights", pa.string()),  # path relative to the study's folder
-        pa.field("weights_sha256", pa.string()),
-        pa.field("finished_at", pa.timestamp("us", tz="UTC")),
-    ]
-)
-
-HISTORY_SCHEMA = pa.schema(
-    [
-        pa.field("study", pa.string(), nullable=False),
-        pa.field("trial", pa.int64(), nullable=False),
-        pa.field("epoch", pa.int32(), nullable=False),
-        pa.field("step", pa.int64(), nullable=False),
-        pa.field("task", pa.float64()),
-        pa.field("reconstruction", pa.float64()),
-        pa.field("one_hot", pa.float64()),
-        pa.field("importance_norm", pa.float64()),
-        pa.field("expected_cost", pa.float64()),  # share of the parent's cost
-        pa.field("importance_weight", pa.float64()),
-        pa.field("mask_ratio", pa.float64()),
-        pa.field("multiplier", pa.float64()),
-        pa.field(
-            "axes",
-            pa.list_(
-                pa.struct(
-                    [
-                        ("axis", pa.string()),
-                        ("groups", pa.int32()),
-                        ("channels", pa.int32()),
-                        ("options", pa.int32()),
-                        ("expected", pa.float64()),
-                    ]
-                )
-            ),
-        ),
-    ]
-)
 
 
 def write_row(study: Path, row: Mapping[str, Any]) -> Path:
@@ -118,14 +38,14 @@ def write_row(study: Path, row: Mapping[str, Any]) -> Path:
         elif name not in SCHEMA.names:
             raise ValueError(f"the table has no column {name}; swept hyper-parameters start with {SWEPT}")
     schema = pa.schema(fields, metadata={"ofbnas_schema": str(VERSION)})
-    return _write(pa.Table.from_arrays(arrays, schema=schema), study / FOLDER / trial_file(row["trial"]))
+    return parquet.write(pa.Table.from_arrays(arrays, schema=schema), study / FOLDER / trial_file(row["trial"]))
 
 
 def write_history(study: Path, trial: int, records: Sequence[Mapping[str, Any]]) -> Path:
     """Write a trial's history, one row per beat."""
     rows = [{"study": study.name, "trial": trial, **record} for record in records]
     schema = HISTORY_SCHEMA.with_metadata({"ofbnas_schema": str(VERSION)})
-    return _write(pa.Table.from_pylist(rows, schema=schema), study / HISTORY_FOLDER / trial_file(trial))
+    return parquet.write(pa.Table.from_pylist(rows, schema=schema), study / HISTORY_FOLDER / trial_file(trial))
 
 
 def num_rows(study: Path) -> int:
@@ -150,27 +70,50 @@ def trial_file(trial: int) -> str:
     return f"trial-{trial:05d}.parquet"
 
 
-def read_table(source: Path | str) -> pd.DataFrame:
+def read_table(
+    source: Path | str, *, columns: Sequence[str] | None = None, where: Filters | None = None
+) -> pd.DataFrame:
     """An architecture table as a data frame, sorted by trial.
 
     Args:
         source: A study's folder, a folder of Parquet files, or one Parquet file.
+        columns: Those to read; by default all. Only these are unpacked.
+        where: Conditions all of which rows must meet, such as ("gmacs", "<=", 2.0).
 
     Returns:
         A row per trial; the schema's columns come first, swept hyper-parameters and columns this version does not
-        know after them. Whole numbers that may be missing have pandas' nullable type.
+        know after them. A column of the schema that an older file lacks is null. Whole numbers that may be missing
+        have pandas' nullable type.
 
     Raises:
         InputError: There is no such table, or a file is none.
     """
-    files = table_files(Path(source))
-    tables = [_read(file) for file in files]
-    table = pa.concat_tables(tables, promote_options="permissive") if tables else SCHEMA.empty_table()
-    order = [name for name in SCHEMA.names if name in table.column_names]
-    table = table.select(order + [name for name in table.column_names if name not in order])
-    frame = table.to_pandas(types_mapper=_nullable)
+    wanted = None if columns is None else list(dict.fromkeys([*columns, "trial"]))
+    required = [field.name for field in SCHEMA if not field.nullable]
+    tables = [_typed(file, parquet.read(file, wanted, where, required)) for file in table_files(Path(source))]
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive") if tables else SCHEMA.empty_table()
+    except pa.ArrowException as error:
+        raise InputError(f"{source}: its files do not go together ({str(error).splitlines()[0]})") from None
+    table = pa.concat_tables([SCHEMA.empty_table(), table], promote_options="permissive")
+    names = [name for name in table.column_names if columns is None or name in columns]
+    frame = table.select(dict.fromkeys([*names, "trial"])).to_pandas(types_mapper=_nullable)
     ordered: pd.DataFrame = frame.sort_values("trial", kind="stable", ignore_index=True)
-    return ordered
+    return ordered[names]
+
+
+def _typed(file: Path, table: pa.Table) -> pa.Table:
+    """The table with the schema's types, where it has the schema's columns."""
+    for index, name in enumerate(table.column_names):
+        if name in SCHEMA.names:
+            field = SCHEMA.field(name)
+            try:
+                table = table.set_column(index, field.with_nullable(True), table.column(index).cast(field.type))
+            except (pa.ArrowException, ValueError) as error:
+                raise InputError(
+                    f"{file}: column {name} is {table.schema.field(name).type}, expected {field.type} ({error})"
+                ) from None
+    return table
 
 
 def table_files(source: Path) -> list[Path]:
@@ -240,36 +183,6 @@ def nested(sizes: Mapping[str, tuple[int, int]], kinds: Mapping[str, str]) -> di
 def _nullable(kind: pa.DataType) -> Any:
     """pandas' type for an Arrow type, where missing whole numbers would otherwise become floats."""
     return {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}.get(kind)
-
-
-def _read(file: Path) -> pa.Table:
-    try:
-        table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: no Parquet file ({str(error).splitlines()[0]})") from None
-    metadata = table.schema.metadata or {}
-    if (version := metadata.get(b"ofbnas_schema")) is None:
-        raise InputError(f"{file}: a Parquet file, but no architecture table (its metadata has no ofbnas_schema)")
-    if not version.isdigit() or int(version) < 1:
-        raise InputError(f"{file}: has schema version {version!r}, expected a whole number from 1")
-    if missing := [f.name for f in SCHEMA if not f.nullable and f.name not in table.column_names]:
-        raise InputError(f"{file}: an architecture table without the columns {', '.join(missing)}")
-    return table.replace_schema_metadata(None)
-
-
-def _write(table: pa.Table, path: Path) -> Path:
-    """Write a Parquet file beside its place and rename it, so that it is never seen in part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
-    try:
-        pq.write_table(table, beside, compression="zstd")
-        beside.chmod(0o644)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
 
 
 def to_records(table: pd.DataFrame) -> list[dict[str, Any]]:

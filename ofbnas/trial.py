@@ -26,6 +26,7 @@ from ofbnas.data import Data
 from ofbnas.finetune import finetune
 from ofbnas.parallel import shard
 from ofbnas.parent import teacher_of, untrained_parent
+from ofbnas.schema import SWEPT
 from ofbnas.search import search
 from ofbnas.subnet import Subnet
 from ofbnas.training import evaluate
@@ -157,7 +158,7 @@ def base_row(config: StudyConfig, params: Mapping[str, Any], trial: int) -> dict
         "seed": config.seed + trial,
         "versions": json.dumps(versions()),
         "git_commit": git_commit(),
-        **{f"{table.SWEPT}{name}": value for name, value in params.items()},
+        **{f"{SWEPT}{name}": value for name, value in params.items()},
     }
 
 
