@@ -49,12 +49,14 @@ def run(
         typer.echo(f"study {config.name} is finished: {outcome.done} trials are in {folder}", err=True)
     if as_json:
         from ofbnas.cli.front import summary
+        from ofbnas.table import read_table
 
-        print_json({"study": config.name, "folder": str(folder), "trials": outcome.done, **summary([folder])})
+        print_json({"study": config.name, "folder": str(folder), "trials": outcome.done, **summary(read_table(folder))})
     elif outcome.done:
-        from ofbnas.cli.front import print_front
+        from ofbnas.cli.front import print_front, summary
+        from ofbnas.table import read_table
 
-        print_front([folder])
+        print_front(summary(read_table(folder)), str(folder))
     if outcome.done < outcome.wanted:
         typer.echo(
             f"stopped after {outcome.done} of {outcome.wanted} trials; the same command goes on from there",
