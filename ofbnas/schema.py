@@ -82,3 +82,9 @@ HISTORY_SCHEMA = pa.schema(
         _column("axes", pa.list_(_AXIS), "Each axis' present size, options left, and expected width."),
     ]
 )
+
+
+def meaning(name: str) -> tuple[str, str]:
+    """What a column of the architecture table means, and its unit."""
+    metadata = SCHEMA.field(name).metadata
+    return metadata[b"meaning"].decode(), metadata[b"unit"].decode()

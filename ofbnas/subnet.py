@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import timm
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -25,6 +26,13 @@ from ofbnas.errors import InputError
 from ofbnas.shrink import load_, shapes_at
 
 FORMAT = 1
+# What a description from a stranger may ask for.
+NOT_FOR_KWARGS = ("checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit")
+MAX_NUMBER = 65_536
+MAX_ITEMS = 64
+MAX_DEPTH = 4
+MAX_BLOCKS = 1_000
+MAX_PARAMETERS = 20_000_000_000
 Sizes = dict[str, tuple[int, int]]
 
 
@@ -86,17 +94,55 @@ def create_parent(model: str, kwargs: Mapping[str, Any]) -> nn.Module:
     """timm's model with fresh weights.
 
     Raises:
-        InputError: timm knows no such model, or does not take the arguments.
+        InputError: timm knows no such model, or does not take the arguments, or they ask for files or absurd sizes.
     """
     if not timm.is_model(model):
-        near = timm.list_models(f"*{model.split('_')[0]}*")[:4]
+        near = timm.list_models(f"*{model.split('_')[0][:40]}*")[:4]
         hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() has all"
-        raise InputError(f"model {model} is unknown to timm {timm.__version__}; {hint}")
+        raise InputError(f"model {model[:80]} is unknown to timm {timm.__version__}; {hint}")
+    check_kwargs(kwargs)
     try:
         made: nn.Module = timm.create_model(model, pretrained=False, **kwargs)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
         raise InputError(f"timm cannot make {model} with {dict(kwargs)}: {error}") from None
     return made
+
+
+def check_kwargs(kwargs: Mapping[str, Any]) -> None:
+    """Check arguments for timm.create_model that may come from a stranger.
+
+    Raises:
+        InputError: They name files or weights, or have numbers or lists beyond any model's.
+    """
+    if odd := sorted(key for key in kwargs if key in NOT_FOR_KWARGS or key.startswith("pretrained")):
+        raise InputError(f"a model's arguments have {odd[0]}, but weights are not theirs to name: use model.checkpoint")
+    for key, value in kwargs.items():
+        values = _numbers(value)
+        if any(abs(number) > MAX_NUMBER for number in values):
+            raise InputError(f"a model's argument {key} has a number beyond {MAX_NUMBER:,}")
+        if key in ("depth", "depths", "stages") and sum(values) > MAX_BLOCKS:
+            raise InputError(f"a model's argument {key} asks for more than {MAX_BLOCKS} blocks")
+
+
+def _numbers(value: Any, depth: int = 0) -> list[float]:
+    """All numbers in a JSON value."""
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, list | tuple):
+        if len(value) > MAX_ITEMS or depth > MAX_DEPTH:
+            raise InputError(f"a model's arguments have a list of {len(value)} values, or too deep ones")
+        return [number for item in value for number in _numbers(item, depth + 1)]
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def check_parameters(model: nn.Module) -> None:
+    """Check, before anything is allocated, that a model on the meta device is not absurdly large.
+
+    Raises:
+        InputError: It is.
+    """
+    if (count := sum(parameter.numel() for parameter in model.parameters())) > MAX_PARAMETERS:
+        raise InputError(f"a model with {count:,} parameters; expected at most {MAX_PARAMETERS:,}")
 
 
 def save(subnet: Subnet, folder: Path, *, card: str = "") -> str:
@@ -197,14 +243,36 @@ def load_subnet(source: Path | str, arch_id: str) -> nn.Module:
     row = table.find(table.read_table(source), arch_id)
     if pd.isna(row["weights"]):
         raise InputError(f"{source}: the row of {row['arch_id']} names no weights; they were not shared with the table")
-    root = table.home(source).resolve()
-    folder = (root / row["weights"]).resolve().parent
-    if not folder.is_relative_to(root):
-        raise InputError(f"{source}: the weights of {row['arch_id']} lie outside its folder ({row['weights']})")
-    subnet = load(folder, row["weights_sha256"])
+    file = weights_file(source, row["weights"])
+    if file is None:
+        raise InputError(
+            f"{source}: the weights of {row['arch_id']} ({row['weights']}) are not here; were they shared?"
+        )
+    subnet = load(file.parent, row["weights_sha256"])
     if subnet.architecture.id != row["arch_id"]:
-        raise InputError(f"{folder}: holds architecture {subnet.architecture.id}, expected {row['arch_id']}")
+        raise InputError(f"{file.parent}: holds architecture {subnet.architecture.id}, expected {row['arch_id']}")
     return subnet.model
+
+
+def weights_file(source: Path, weights: str) -> Path | None:
+    """The file of a row's weights, None where it is not there.
+
+    Args:
+        source: The table.
+        weights: The path in a row's `weights`, which may come from a stranger.
+
+    Raises:
+        InputError: The path leaves the table's folder, through a link too.
+    """
+    root = table.home(source).resolve()
+    try:
+        file = (root / weights).resolve()
+        there = file.is_file()
+    except (OSError, ValueError, RuntimeError):
+        raise InputError(f"{source}: {weights[:80]!r} is no path of weights") from None
+    if not file.is_relative_to(root):
+        raise InputError(f"{source}: the weights {weights[:80]} lie outside its folder")
+    return file if there else None
 
 
 def build(architecture: Architecture, weights: Path) -> nn.Module:
@@ -213,6 +281,8 @@ def build(architecture: Architecture, weights: Path) -> nn.Module:
     Raises:
         InputError: The architecture does not fit its parent, or the weights do not fit the architecture.
     """
+    with torch.device("meta"):
+        check_parameters(create_parent(architecture.model, architecture.kwargs))
     model = create_parent(architecture.model, architecture.kwargs)
     parent = axes_of(model, space={})
     check_sizes(parent, architecture.sizes)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ofbnas import parquet
 from ofbnas.errors import InputError
@@ -39,6 +40,16 @@ def write_row(study: Path, row: Mapping[str, Any]) -> Path:
             raise ValueError(f"the table has no column {name}; swept hyper-parameters start with {SWEPT}")
     schema = pa.schema(fields, metadata={"ofbnas_schema": str(VERSION)})
     return parquet.write(pa.Table.from_arrays(arrays, schema=schema), study / FOLDER / trial_file(row["trial"]))
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a whole table into one file: the schema's columns with their types, and whatever other columns it has."""
+    found = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    table = _typed(path, found)
+    known = [field for field in SCHEMA if field.name in table.column_names]
+    others = [field for field in table.schema if field.name not in SCHEMA.names]
+    schema = pa.schema([*known, *others], metadata={"ofbnas_schema": str(VERSION)})
+    return parquet.write(table.select(schema.names).cast(schema), path)
 
 
 def write_history(study: Path, trial: int, records: Sequence[Mapping[str, Any]]) -> Path:
@@ -113,6 +124,9 @@ def _typed(file: Path, table: pa.Table) -> pa.Table:
                 raise InputError(
                     f"{file}: column {name} is {table.schema.field(name).type}, expected {field.type} ({error})"
                 ) from None
+        column = table.column(index)
+        if name in SCHEMA.names and pa.types.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py():
+            raise InputError(f"{file}: column {name} has NaN; what is missing is null in a table")
     return table
 
 
