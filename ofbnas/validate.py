@@ -78,9 +78,10 @@ def validate(source: Path) -> Checked:
     checked.problems += [*_ranges(rows), *_duplicates(rows)]
     parents: dict[tuple[str, str], _Parent] = {}
     known = rows[rows["arch_id"].notna()]
-    for _, same in known.groupby("arch_id", sort=True):
-        row = same.iloc[0]
-        checked.architectures += 1
+    checked.architectures = known["arch_id"].nunique()
+    claims = known.assign(architecture=known["architecture"].map(_canonical))
+    told = claims.duplicated(["arch_id", "model", "model_kwargs", "architecture", "gmacs", "params"])
+    for _, row in known[~told].iterrows():
         checked.problems += [Problem(row["study"], int(row["trial"]), what) for what in _architecture(row, parents)]
     for _, row in known[known["weights"].notna()].iterrows():
         try:
