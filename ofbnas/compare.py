@@ -13,9 +13,19 @@ from numpy.typing import NDArray
 
 from ofbnas.errors import InputError
 from ofbnas.front import front
+from ofbnas.indicators import (
+    MAXIMISE,
+    Points,
+    Ranges,
+    best_below,
+    better_ranges,
+    coverage,
+    epsilon_additive,
+    epsilon_multiplicative,
+    igd_plus,
+    volume_share,
+)
 
-Points = NDArray[np.float64]
-MAXIMISE = [False, True]
 SAMPLES = 2_000  # of the bootstrap
 SURFACES = {"best": 0.0, "median": 50.0, "worst": 100.0}
 
@@ -63,7 +73,7 @@ class Pair:
         a: Label of the first.
         b: Label of the second.
         epsilon_additive: By how much the first has to move to be as good as the second everywhere, and the reverse.
-        epsilon_multiplicative: By which factor.
+        epsilon_multiplicative: By which factor; None where something is not above 0.
         coverage: Share of the second's front that the first equals or beats, and the reverse.
         igd_plus: Distance of each to the best of both.
         better: Ranges of cost (from, to) in which the first attains more than the second, and the reverse.
@@ -76,10 +86,10 @@ class Pair:
     a: str
     b: str
     epsilon_additive: tuple[float, float]
-    epsilon_multiplicative: tuple[float, float] | None
+    epsilon_multiplicative: tuple[float | None, float | None]
     coverage: tuple[float, float]
     igd_plus: tuple[float, float]
-    better: tuple[list[tuple[float, float]], list[tuple[float, float]]]
+    better: tuple[Ranges, Ranges]
     difference: Span | None
     attained_difference: list[tuple[float, float, float]] | None
     verdict: str
@@ -123,12 +133,17 @@ class _Side:
             raise InputError(f"{label} has no row with both {x} and {y}: there is nothing to compare")
         self.label, self.ref = label, ref
         known = rows.dropna(subset=[x, y])
-        run = known["study"].astype(str) + "/" + (known["seed"] - known["trial"]).astype(str)  # of one study and seed
-        self.points = known[[x, y]].to_numpy(dtype=np.float64)
-        self.runs = [self.points[(run == key).to_numpy()] for key in run.unique()]
+        keys = [known["study"], known["seed"] - known["trial"]]  # a run is of one study and seed
+        run = known.groupby(keys, sort=False, dropna=False).ngroup().to_numpy()
+        points = known[[x, y]].to_numpy(dtype=np.float64)
+        self.rows = len(points)
+        self.runs = [points[run == number] for number in range(run.max() + 1)]
         self.front = best.to_numpy(dtype=np.float64)
         self.several = len(self.runs) > 1
-        volumes = np.array([_share(points, ref) for points in self.runs])
+        self.volume = volume_share(self.front, ref)
+        volumes = (
+            np.array([volume_share(points, ref) for points in self.runs]) if self.several else np.array([self.volume])
+        )
         self.samples = generator.choice(volumes, (SAMPLES, len(volumes))).mean(1)
         self.mean = float(volumes.mean())
 
@@ -140,81 +155,30 @@ class _Side:
     def group(self) -> Group:
         surfaces = {name: _surface(self.runs, percent) for name, percent in SURFACES.items()} if self.several else None
         per_run = _span(self.mean, self.samples) if self.several else None
-        volume = _share(self.points, self.ref)
-        return Group(self.label, len(self.points), _tuples(self.front), volume, len(self.runs), per_run, surfaces)
+        front = _tuples(self.front)
+        return Group(self.label, self.rows, front, self.volume, len(self.runs), per_run, surfaces)
 
 
 def _pair(a: _Side, b: _Side, x: str) -> Pair:
     """Two sides against each other."""
     several = a.several and b.several
     difference = _span(a.mean - b.mean, a.samples - b.samples) if several else None
-    better = _better(a, b), _better(b, a)
+    better = better_ranges(a.front, b.front, a.ref[0]), better_ranges(b.front, a.front, a.ref[0])
+    factors = epsilon_multiplicative(a.unit, b.unit), epsilon_multiplicative(b.unit, a.unit)
+    both = np.concatenate([a.unit, b.unit])
+    best = both[moocore.is_nondominated(both, maximise=MAXIMISE)]
     return Pair(
         a=a.label,
         b=b.label,
-        epsilon_additive=(_epsilon(a, b), _epsilon(b, a)),
-        epsilon_multiplicative=_factors(a, b),
-        coverage=(_coverage(a, b), _coverage(b, a)),
-        igd_plus=_distances(a, b),
+        epsilon_additive=(epsilon_additive(a.unit, b.unit), epsilon_additive(b.unit, a.unit)),
+        epsilon_multiplicative=factors,
+        coverage=(coverage(a.front, b.front), coverage(b.front, a.front)),
+        igd_plus=(igd_plus(a.unit, best), igd_plus(b.unit, best)),
         better=better,
         difference=difference,
         attained_difference=_attained_difference(a, b) if several else None,
         verdict=_verdict(a, b, better, difference, x),
     )
-
-
-def _share(points: Points, ref: tuple[float, float]) -> float:
-    """Hypervolume as a share of the area between the reference point and no cost at 100 %."""
-    inside = points[(points[:, 0] < ref[0]) & (points[:, 1] > ref[1])]
-    volume = float(moocore.hypervolume(inside, ref=list(ref), maximise=MAXIMISE)) if len(inside) else 0.0
-    return volume / (ref[0] * (100 - ref[1]))
-
-
-def _epsilon(a: _Side, b: _Side) -> float:
-    return float(moocore.epsilon_additive(a.unit, ref=b.unit, maximise=MAXIMISE))
-
-
-def _factors(a: _Side, b: _Side) -> tuple[float, float] | None:
-    """Multiplicative epsilon both ways; None where something is not above 0, which no factor can reach."""
-    if min(a.unit.min(), b.unit.min()) <= 0:
-        return None
-    there = float(moocore.epsilon_mult(a.unit, ref=b.unit, maximise=MAXIMISE))
-    return there, float(moocore.epsilon_mult(b.unit, ref=a.unit, maximise=MAXIMISE))
-
-
-def _coverage(a: _Side, b: _Side) -> float:
-    """Share of b's front that some point of a's equals or beats."""
-    attained = _best_below(a.front, b.front[:, 0])
-    return float((attained >= b.front[:, 1]).mean())
-
-
-def _distances(a: _Side, b: _Side) -> tuple[float, float]:
-    """IGD+ of both to the front of both together."""
-    both = np.concatenate([a.unit, b.unit])
-    ref = both[moocore.is_nondominated(both, maximise=MAXIMISE)]
-    there = float(moocore.igd_plus(a.unit, ref=ref, maximise=MAXIMISE))
-    return there, float(moocore.igd_plus(b.unit, ref=ref, maximise=MAXIMISE))
-
-
-def _best_below(points: Points, costs: Points) -> Points:
-    """The quality that a front, by ascending cost, attains at costs; -inf where it has nothing so cheap."""
-    place = np.searchsorted(points[:, 0], costs, side="right")
-    return np.concatenate([[-np.inf], points[:, 1]])[place]
-
-
-def _better(a: _Side, b: _Side) -> list[tuple[float, float]]:
-    """Ranges of cost in which a attains more than b, up to the reference's cost."""
-    costs = np.unique(np.concatenate([a.front[:, 0], b.front[:, 0]]))
-    costs = costs[costs < a.ref[0]]
-    wins = _best_below(a.front, costs) > _best_below(b.front, costs)
-    ends = np.append(costs[1:], a.ref[0])
-    ranges: list[tuple[float, float]] = []
-    for start, end, won in zip(costs.tolist(), ends.tolist(), wins.tolist(), strict=True):
-        if won and ranges and ranges[-1][1] == start:
-            ranges[-1] = (ranges[-1][0], end)
-        elif won:
-            ranges.append((start, end))
-    return ranges
 
 
 def _surface(runs: list[Points], percent: float) -> list[tuple[float, float]]:
@@ -234,7 +198,7 @@ def _attained_difference(a: _Side, b: _Side) -> list[tuple[float, float, float]]
 def _attains(run: Points, corners: Points) -> NDArray[np.bool_]:
     """Whether some point of a run costs no more and is no worse, for each corner."""
     best = run[moocore.is_nondominated(run, maximise=MAXIMISE)]
-    return _best_below(best[best[:, 0].argsort()], corners[:, 0]) >= corners[:, 1]
+    return best_below(best[best[:, 0].argsort()], corners[:, 0]) >= corners[:, 1]
 
 
 def _stacked(runs: list[Points]) -> tuple[Points, Points]:
@@ -251,9 +215,7 @@ def _tuples(points: Points) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in points]
 
 
-def _verdict(
-    a: _Side, b: _Side, better: tuple[list[tuple[float, float]], list[tuple[float, float]]], span: Span | None, x: str
-) -> str:
+def _verdict(a: _Side, b: _Side, better: tuple[Ranges, Ranges], span: Span | None, x: str) -> str:
     """What follows, in a sentence."""
     wins, losses = better
     if not wins and not losses:

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from timm.data import resolve_data_config
 from torch import nn
 
-from ofbnas import subnet as subnets
 from ofbnas.axes import Axis, Shares, Space, input_size
 from ofbnas.axes import axes as axes_of
 from ofbnas.config import DistillConfig, ImageDataConfig, ModelConfig, RangeConfig, SpaceConfig, StudyConfig
+from ofbnas.create import create_parent
 from ofbnas.data import SIZES, Data, load_data
 from ofbnas.errors import InputError
 from ofbnas.parallel import shard
@@ -51,7 +51,7 @@ def untrained_parent(config: StudyConfig) -> Parent:
     """
     kwargs = {"num_classes": config.data.num_classes, **config.model.kwargs}
     torch.manual_seed(config.seed)
-    model = subnets.create_parent(config.model.name, kwargs)
+    model = create_parent(config.model.name, kwargs)
     axes = axes_of(model, space_of(config.search_space))
     image = SIZES.get(config.data.name)  # others are resized
     if image is not None and (takes := input_size(model)) != image:
@@ -170,7 +170,7 @@ def _model_of(config: ModelConfig, kwargs: Mapping[str, Any]) -> nn.Module:
         return _from_hub(config.name, kwargs)
     if config.checkpoint is None:
         raise InputError(f"distill.teacher {config.name} has no weights; give it pretrained or checkpoint")
-    model = subnets.create_parent(config.name, kwargs)
+    model = create_parent(config.name, kwargs)
     _load_checkpoint(model, config.checkpoint)
     return model.eval()
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -22,17 +21,11 @@ from torch import nn
 from ofbnas import table
 from ofbnas.axes import axes as axes_of
 from ofbnas.axes import check_sizes
+from ofbnas.create import check_parameters, create_parent
 from ofbnas.errors import InputError
 from ofbnas.shrink import load_, shapes_at
 
 FORMAT = 1
-# What a description from a stranger may ask for.
-NOT_FOR_KWARGS = ("checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit")
-MAX_NUMBER = 65_536
-MAX_ITEMS = 64
-MAX_DEPTH = 4
-MAX_BLOCKS = 1_000
-MAX_PARAMETERS = 20_000_000_000
 Sizes = dict[str, tuple[int, int]]
 
 
@@ -88,61 +81,6 @@ class Subnet:
     architecture: Architecture
     model: nn.Module
     units: Mapping[str, list[list[int]]] = field(default_factory=dict)
-
-
-def create_parent(model: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """timm's model with fresh weights.
-
-    Raises:
-        InputError: timm knows no such model, or does not take the arguments, or they ask for files or absurd sizes.
-    """
-    if not timm.is_model(model):
-        near = timm.list_models(f"*{model.split('_')[0][:40]}*")[:4]
-        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() has all"
-        raise InputError(f"model {model[:80]} is unknown to timm {timm.__version__}; {hint}")
-    check_kwargs(kwargs)
-    try:
-        made: nn.Module = timm.create_model(model, pretrained=False, **kwargs)
-    except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
-        raise InputError(f"timm cannot make {model} with {dict(kwargs)}: {error}") from None
-    return made
-
-
-def check_kwargs(kwargs: Mapping[str, Any]) -> None:
-    """Check arguments for timm.create_model that may come from a stranger.
-
-    Raises:
-        InputError: They name files or weights, or have numbers or lists beyond any model's.
-    """
-    if odd := sorted(key for key in kwargs if key in NOT_FOR_KWARGS or key.startswith("pretrained")):
-        raise InputError(f"a model's arguments have {odd[0]}, but weights are not theirs to name: use model.checkpoint")
-    for key, value in kwargs.items():
-        values = _numbers(value)
-        if any(abs(number) > MAX_NUMBER for number in values):
-            raise InputError(f"a model's argument {key} has a number beyond {MAX_NUMBER:,}")
-        if key in ("depth", "depths", "stages") and sum(values) > MAX_BLOCKS:
-            raise InputError(f"a model's argument {key} asks for more than {MAX_BLOCKS} blocks")
-
-
-def _numbers(value: Any, depth: int = 0) -> list[float]:
-    """All numbers in a JSON value."""
-    if isinstance(value, Mapping):
-        value = [*value.values()]
-    if isinstance(value, list | tuple):
-        if len(value) > MAX_ITEMS or depth > MAX_DEPTH:
-            raise InputError(f"a model's arguments have a list of {len(value)} values, or too deep ones")
-        return [number for item in value for number in _numbers(item, depth + 1)]
-    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
-
-
-def check_parameters(model: nn.Module) -> None:
-    """Check, before anything is allocated, that a model on the meta device is not absurdly large.
-
-    Raises:
-        InputError: It is.
-    """
-    if (count := sum(parameter.numel() for parameter in model.parameters())) > MAX_PARAMETERS:
-        raise InputError(f"a model with {count:,} parameters; expected at most {MAX_PARAMETERS:,}")
 
 
 def save(subnet: Subnet, folder: Path, *, card: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,27 @@ def _typed(file: Path, table: pa.Table) -> pa.Table:
         if name in SCHEMA.names and pa.types.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py():
             raise InputError(f"{file}: column {name} has NaN; what is missing is null in a table")
     return table
+
+
+def condition(text: str) -> tuple[str, str, Any]:
+    """A condition on a column, for `read_table`, of text such as "gmacs<=2" or "model=deit_small_patch16_224".
+
+    Raises:
+        InputError: It is none, or on no column that can be compared.
+    """
+    match = re.fullmatch(r"\s*([\w.]+)\s*(<=|>=|!=|==|=|<|>)\s*(.*?)\s*", text)
+    if match is None:
+        raise InputError(f"condition {text!r}: expected a column, one of <= >= < > = !=, and a value, such as gmacs<=2")
+    name, sign, value = match.groups()
+    kind = SCHEMA.field(name).type if name in SCHEMA.names else None
+    if kind is None or not (pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise InputError(f"condition {text!r}: {name} is no column that can be compared; see ofbnas table describe")
+    if pa.types.is_string(kind):
+        return name, "==" if sign == "=" else sign, value
+    try:
+        return name, "==" if sign == "=" else sign, float(value)
+    except ValueError:
+        raise InputError(f"condition {text!r}: {name} is a number, but {value!r} is none") from None
 
 
 def table_files(source: Path) -> list[Path]:

@@ -18,9 +18,10 @@ from ofbnas import table
 from ofbnas.axes import Axis, check_sizes
 from ofbnas.axes import axes as axes_of
 from ofbnas.cost import cost_of
+from ofbnas.create import check_parameters, create_parent
 from ofbnas.errors import InputError
 from ofbnas.shrink import shapes_at
-from ofbnas.subnet import Architecture, check_parameters, create_parent, file_sha256, weights_file
+from ofbnas.subnet import Architecture, file_sha256, weights_file
 
 PERCENT = ("top1", "top5", "val_top1", "top1_before_finetune", "parent_top1")
 POSITIVE = ("gmacs", "params", "parent_gmacs", "parent_params", "num_classes", "image_size")

@@ -22,10 +22,11 @@ from test_table import row
 from ofbnas import parquet
 from ofbnas.axes import axes
 from ofbnas.cost import cost_of, sizes_of
+from ofbnas.create import create_parent
 from ofbnas.errors import InputError
 from ofbnas.merge import merge
 from ofbnas.schema import SCHEMA
-from ofbnas.subnet import Architecture, Subnet, create_parent, load_subnet, save
+from ofbnas.subnet import Architecture, Subnet, load_subnet, save
 from ofbnas.table import nested, read_table, write_row
 from ofbnas.validate import validate
 

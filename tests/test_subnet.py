@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from test_shrink import KEPT, shrink
 
 from ofbnas.axes import axes
+from ofbnas.create import create_parent
 from ofbnas.errors import InputError
-from ofbnas.subnet import Architecture, Subnet, create_parent, file_sha256, load, load_subnet, save
+from ofbnas.subnet import Architecture, Subnet, file_sha256, load, load_subnet, save
 from ofbnas.table import write_row
 
 

@@ -13,10 +13,22 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_cli import ofbnas
 
 from ofbnas.errors import InputError
 from ofbnas.front import front, hypervolume, reference_point
-from ofbnas.table import SCHEMA, find, home, nested, next_trial, read_table, to_records, write_history, write_row
+from ofbnas.table import (
+    SCHEMA,
+    condition,
+    find,
+    home,
+    nested,
+    next_trial,
+    read_table,
+    to_records,
+    write_history,
+    write_row,
+)
 
 
 def row(trial: int, **values):
@@ -202,3 +214,30 @@ def test_the_reference_point_is_the_parent():
 def test_the_schema_has_no_column_twice():
     assert len(set(SCHEMA.names)) == len(SCHEMA.names)
     assert json.dumps(SCHEMA.names)
+
+
+def test_architectures_are_listed_by_conditions(tmp_path):
+    for trial in range(4):
+        write_row(tmp_path, row(trial, model="vit" if trial else "swin"))
+    write_row(tmp_path, row(9, arch_id=None, status="failed"))
+
+    def listed(*conditions):
+        asked = [part for text in conditions for part in ("--where", text)]
+        done = ofbnas("arch", "list", tmp_path, *asked, "--json")
+        assert done.returncode == 0, done.stderr
+        return [record["trial"] for record in json.loads(done.stdout)]
+
+    assert listed() == [0, 1, 2, 3]
+    assert listed("gmacs <= 3", "top1>50") == [1, 2]
+    assert listed("model=swin") == [0] and listed("model != swin", "trial >= 3") == [3]
+    text = " ".join(ofbnas("arch", "list", tmp_path, "--where", "gmacs<2").stdout.split())
+    assert "2x8/64" in text and "vit" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("gmacs", "expected a column"), ("size<2", "no column that can be compared"), ("gmacs<a", "is a number")],
+)
+def test_what_is_no_condition_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        condition(text)

@@ -13,30 +13,34 @@ app = typer.Typer(name="arch", no_args_is_help=True, help="List and show the arc
 Table = Annotated[Path, typer.Argument(help="A study's folder or a .parquet file.", metavar="TABLE")]
 
 
+COLUMNS = ["arch_id", "trial", "model", "gmacs", "params", "top1", "val_top1"]
+
+
 @app.command("list")
-def list_architectures(table: Table, as_json: Json = False) -> None:
-    """List all architectures of a table.
+def list_architectures(
+    table: Table,
+    where: Annotated[
+        list[str] | None, typer.Option("--where", metavar="CONDITION", help="Only rows like this, such as 'gmacs<=2'.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the architectures of a table, all or those that meet conditions.
 
-    Example: ofbnas arch list runs/digits
+    Example: ofbnas arch list runs/digits --where 'gmacs<=0.0003' --where 'top1>98'
     """
-    from ofbnas.table import read_table, to_records
+    from ofbnas.table import condition, read_table, to_records
 
-    rows = read_table(table)
-    records = to_records(rows[rows["arch_id"].notna()].drop(columns=["model_kwargs", "versions"]))
+    conditions = [("arch_id", "!=", ""), *map(condition, where or ())]  # null is not unequal: no failed ones
     if as_json:
-        print_json(records)
-    else:
-        print_table(
-            ["arch_id", "trial", "model", "gmacs", "params", "top1", "val_top1", "embed", "blocks"],
-            [
-                {
-                    **record,
-                    "embed": _sizes(record["architecture"]["embed"]),
-                    "blocks": _blocks(record["architecture"]),
-                }
-                for record in records
-            ],
-        )
+        rows = read_table(table, where=conditions)
+        print_json(to_records(rows.drop(columns=["model_kwargs", "versions"])))
+        return
+    records = to_records(read_table(table, columns=[*COLUMNS, "architecture"], where=conditions))
+    told = [
+        {**record, "embed": _sizes(record["architecture"]["embed"]), "blocks": _blocks(record["architecture"])}
+        for record in records
+    ]
+    print_table([*COLUMNS, "embed", "blocks"], told)
 
 
 @app.command()

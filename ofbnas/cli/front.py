@@ -171,8 +171,7 @@ def _indicators(pair: dict[str, Any]) -> list[dict[str, Any]]:
         "igd_plus": "IGD+ (small is good)",
         "coverage": "share of the other's front equalled or beaten",
     }
-    values = {name: pair[name] or (None, None) for name in names}
-    return [{"indicator": told, a: values[name][0], b: values[name][1]} for name, told in names.items()]
+    return [{"indicator": told, a: pair[name][0], b: pair[name][1]} for name, told in names.items()]
 
 
 def _groups(tables: Sequence[Path], group: Grouping | None, *, together: bool = False) -> dict[str, pd.DataFrame]:

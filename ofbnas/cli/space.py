@@ -91,9 +91,9 @@ def print_space(found: dict[str, Any]) -> None:
 
 def _axes(model: str, space: Path | None) -> tuple[nn.Module, list[Axis]]:
     from ofbnas.axes import axes
+    from ofbnas.create import create_parent
     from ofbnas.parent import space_of, untrained_parent
     from ofbnas.study_file import load_space, load_study
-    from ofbnas.subnet import create_parent
 
     if model.endswith((".yaml", ".yml")):
         config = load_study(Path(model))
