@@ -164,7 +164,12 @@ def _uses(model: nn.Module) -> tuple[Counter[str], int]:
     counter = _CountUses({id(tensor): name for name, tensor in meta.items()})
     training = model.training
     model.eval()
-    with counter, torch.no_grad():
-        torch.func.functional_call(model, meta, (torch.empty(1, *input_size(model), device="meta"),))
-    model.train(training)
+    size = input_size(model)
+    try:
+        with counter, torch.no_grad():
+            torch.func.functional_call(model, meta, (torch.empty(1, *size, device="meta"),))
+    except (RuntimeError, ValueError, AssertionError, TypeError, LookupError, ArithmeticError) as error:
+        raise InputError(f"{type(model).__name__} does not run on images of {size}: {error}") from None
+    finally:
+        model.train(training)
     return counter.uses, counter.rest

@@ -87,6 +87,7 @@ UNTRUE = {
         {"model_kwargs": json.dumps(KWARGS | {"embed_dim": 65_536, "depth": 1000})},
         "parameters; expected at most 20,000,000,000",
     ),
+    "a parent that cannot run": ({"model_kwargs": json.dumps(KWARGS | {"patch_size": 225})}, "does not run on images"),
     "deep arguments": ({"model_kwargs": '{"a": ' + "[" * 90_000 + "]" * 9 + "}"}, "expected a JSON object"),
     "a width beyond the parent": (
         {"architecture": {"embed": [10**6], "blocks": [{"heads": 4, "head_size": 4, "mlp": 64}] * 2}},
