@@ -3,7 +3,8 @@
 from ofbnas.config.model import DataConfig, ImageDataConfig, ModelConfig, SmallDataConfig
 from ofbnas.config.search import BudgetConfig, SearchConfig
 from ofbnas.config.section import Length, RampConfig, Span
-from ofbnas.config.study import ChoiceParam, FloatParam, IntParam, RangeConfig, SpaceConfig, StudyConfig, SweepConfig
+from ofbnas.config.study import RangeConfig, SpaceConfig, StudyConfig
+from ofbnas.config.sweep import ChoiceParam, FloatParam, IntParam, SweepConfig
 from ofbnas.config.training import AugmentConfig, DistillConfig, FinetuneConfig, RateConfig, TrainConfig
 
 __all__ = [

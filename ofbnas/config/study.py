@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
-    BaseModel,
     Discriminator,
     Field,
     PositiveFloat,
     PositiveInt,
-    StrictInt,
     Tag,
     ValidationError,
     model_validator,
@@ -20,6 +18,7 @@ from pydantic import (
 from ofbnas.config.model import DataConfig, ModelConfig
 from ofbnas.config.search import SearchConfig
 from ofbnas.config.section import NonNegative, Section
+from ofbnas.config.sweep import Objective, SweepConfig
 from ofbnas.config.training import FinetuneConfig, TrainConfig
 from ofbnas.errors import InputError
 from ofbnas.fields import first_error, set_value
@@ -56,90 +55,6 @@ class SpaceConfig(Section):
     heads: Sizes | None = None
     head_size: Sizes | None = None
     mlp: Sizes | None = None
-
-
-class IntParam(Section):
-    """A whole number from low to high, both written without a decimal point."""
-
-    low: StrictInt
-    high: StrictInt
-    log: bool = False
-    step: Annotated[StrictInt, Field(ge=1)] = 1
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        _check_range(self.low, self.high, self.log, self.step if self.step > 1 else None)
-        return self
-
-    def ends(self) -> list[Any]:
-        """Values that stand for all: if these are valid, so are those between."""
-        return [self.low, self.high]
-
-
-class FloatParam(Section):
-    """A number from low to high."""
-
-    low: float
-    high: float
-    log: bool = False
-    step: PositiveFloat | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        _check_range(self.low, self.high, self.log, self.step)
-        return self
-
-    def ends(self) -> list[Any]:
-        """Values that stand for all: if these are valid, so are those between."""
-        return [self.low, self.high]
-
-
-def _check_range(low: float, high: float, log: bool, step: float | None) -> None:
-    if low > high:
-        raise ValueError(f"low {low} is above high {high}")
-    if log and (low <= 0 or step is not None):
-        raise ValueError("log needs low above 0 and no step")
-
-
-class ChoiceParam(Section):
-    """One of a list."""
-
-    choices: Annotated[list[bool | int | float | str | None], Field(min_length=1)]
-
-    def ends(self) -> list[Any]:
-        """All values."""
-        return list(self.choices)
-
-
-def _kind_of_param(value: Any) -> str:
-    """Which of the three a swept field's range is, so that only its own mistakes are told."""
-    given = value if isinstance(value, dict) else dict(value) if isinstance(value, BaseModel) else {}
-    if "choices" in given:
-        return "choices"
-    return "int" if isinstance(given.get("low"), int) and isinstance(given.get("high"), int) else "float"
-
-
-Param = Annotated[
-    Annotated[IntParam, Tag("int")] | Annotated[FloatParam, Tag("float")] | Annotated[ChoiceParam, Tag("choices")],
-    Discriminator(_kind_of_param),
-]
-
-
-class SweepConfig(Section):
-    """What the study tries."""
-
-    n_trials: PositiveInt
-    sampler: Literal["tpe", "nsga2", "random", "qmc"] = "tpe"
-    """A sampler of Optuna's."""
-    params: dict[str, Param] = {}
-    """Swept fields of the study by dotted name."""
-
-
-class Objective(Section):
-    """A column of the architecture table to be optimised."""
-
-    metric: Literal["val_top1", "top1", "gmacs", "params", "seconds"]
-    direction: Literal["minimize", "maximize"]
 
 
 class ResourcesConfig(Section):
@@ -196,7 +111,7 @@ class StudyConfig(Section):
             InputError: A name is no field, or a value is not allowed there.
         """
         tree = self.model_dump()
-        tree["sweep"]["params"] = {}
+        tree["sweep"] = {"n_trials": self.sweep.n_trials}
         for path, value in values.items():
             set_value(tree, path, value)
         try:

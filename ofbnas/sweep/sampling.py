@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from optuna.trial import TrialState
 
 from ofbnas import table
 from ofbnas.config import ChoiceParam, IntParam, StudyConfig, SweepConfig
+from ofbnas.errors import InputError
 from ofbnas.sweep.ray_quietly import OptunaSearch
 from ofbnas.trial import write_failure
 
@@ -27,6 +30,9 @@ def has_running(config: StudyConfig, folder: Path) -> bool:
     """Whether Optuna still has trials as running."""
     study = optuna.load_study(study_name=config.name, storage=storage_of(folder))
     return any(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False))
+
+
+_NOTHING = object()
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
@@ -51,6 +57,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         self.study: optuna.Study = self._ot_study
         if self.study.metric_names is None:
             self.study.set_metric_names(self.metric)
+            for values in [*config.sweep.start, *grid_points(config.sweep, config.seed)]:
+                self.study.enqueue_trial(values, skip_if_exists=True)
         # Another seed on each start: the same one would draw the same values again.
         self.study.sampler = sampler_of(config.sweep, config.seed + len(self.study.get_trials(deepcopy=False)))
         self.left_running = self._reconcile(config)
@@ -74,11 +82,15 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         Path(checkpoint_path).touch()
 
     def _tell(self, number: int, row: Mapping[str, Any] | None) -> None:
-        values = [row[metric] for metric in self.metric] if row and row["status"] == "complete" else None
-        if values is None or not all(value is not None and math.isfinite(value) for value in values):
+        asked = [*self.metric, *self.sweep.constraints]
+        known = {metric: row[metric] for metric in asked} if row and row["status"] == "complete" else {}
+        if not known or not all(value is not None and math.isfinite(value) for value in known.values()):
             self.study.tell(number, state=TrialState.FAIL)
         else:
-            self.study.tell(number, values)
+            trial = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
+            for metric, bound in self.sweep.constraints.items():
+                trial.set_constraint(metric, bound.excess(known[metric]))
+            self.study.tell(number, [known[metric] for metric in self.metric])
 
     def _reconcile(self, config: StudyConfig) -> list[optuna.trial.FrozenTrial]:
         """Bring an earlier driver's leavings in order; the trials that have to be run again."""
@@ -89,30 +101,51 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
                 again.append(trial)
             elif trial.state == TrialState.RUNNING:
                 self._tell(trial.number, row)
-            elif row is None:
+            elif row is None and trial.state != TrialState.WAITING:
                 reason = "the driver was killed before the reason was recorded"
                 write_failure(config, trial.params, trial.number, self.folder, reason)
         return again
 
 
 def sampler_of(sweep: SweepConfig, seed: int) -> optuna.samplers.BaseSampler:
-    """Optuna's sampler of a sweep."""
-    match sweep.sampler:
-        case "tpe":
-            startup = min(10, max(1, sweep.n_trials // 2))
-            return optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=startup)
-        case "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed)
-        case "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        case "qmc":
-            return optuna.samplers.QMCSampler(seed=seed, scramble=True)
+    """Optuna's sampler of a sweep.
+
+    Raises:
+        InputError: It does not take one of the options.
+    """
+    startup = min(10, max(1, sweep.n_trials // 2))
+    kinds: dict[str, tuple[type[optuna.samplers.BaseSampler], dict[str, Any]]] = {
+        "tpe": (optuna.samplers.TPESampler, {"multivariate": True, "n_startup_trials": startup}),
+        "nsga2": (optuna.samplers.NSGAIISampler, {}),
+        "nsga3": (optuna.samplers.NSGAIIISampler, {}),
+        "gp": (optuna.samplers.GPSampler, {"n_startup_trials": startup}),
+        "qmc": (optuna.samplers.QMCSampler, {"scramble": True}),
+        "random": (optuna.samplers.RandomSampler, {}),
+        "grid": (optuna.samplers.RandomSampler, {}),  # its points wait in the study from the start
+    }
+    kind, own = kinds[sweep.sampler]
+    try:
+        return kind(**own | {"seed": seed} | sweep.sampler_options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"sweep.sampler_options of {sweep.sampler}: {error}") from None
+
+
+def grid_points(sweep: SweepConfig, seed: int) -> list[dict[str, Any]]:
+    """All points of a grid in an order of chance; none for another sampler."""
+    if sweep.sampler != "grid":
+        return []
+    values = [param.grid() or [] for param in sweep.params.values()]
+    points = [dict(zip(sweep.params, point, strict=True)) for point in itertools.product(*values)]
+    random.Random(seed).shuffle(points)
+    return points
 
 
 def draw(trial: optuna.Trial, sweep: SweepConfig) -> dict[str, Any]:
-    """A trial's values for the swept fields; those it has already stay."""
+    """A trial's values for the swept fields but those whose condition fails; what it has already stays."""
     values: dict[str, Any] = {}
     for name, param in sweep.params.items():
+        if any(values.get(other, _NOTHING) != value for other, value in param.when.items()):
+            continue
         if isinstance(param, ChoiceParam):
             values[name] = trial.suggest_categorical(name, param.choices)
         elif isinstance(param, IntParam):
