@@ -215,6 +215,7 @@ def test_what_changes_a_study_changes_its_stamp(tmp_path):
     assert len({str(one) for one in stamps}) == 4 and stamp(tmp_path) == stamps[-1]
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_page_into_the_study_or_where_it_is_told(tmp_path):
     study = finished(tmp_path / "study")
     for args, place in (([], study / "report.html"), (["--out", tmp_path / "a" / "b.html"], tmp_path / "a" / "b.html")):
@@ -223,6 +224,7 @@ def test_the_command_writes_the_page_into_the_study_or_where_it_is_told(tmp_path
         assert place.read_text() == page(told(study))
 
 
+@pytest.mark.slow
 def test_a_report_needs_neither_torch_nor_timm_nor_ray(tmp_path):
     finished(tmp_path)
     code = f"""
@@ -239,6 +241,7 @@ finally:
     assert (tmp_path / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_in_one_line(tmp_path):
     study = finished(tmp_path / "study", num=4)
     (tmp_path / "damaged").mkdir()

@@ -158,7 +158,7 @@ def test_time_and_trials_are_counted(browser, vit, tmp_path):
     assert browser.texts("#costs-facts dd") == ["10 complete, 2 failed", "5.667 min", "34 s", "38 s"]
     assert "Failed trials record no time." in browser.one("#costs-facts").text
     browser.open(written(of_kind("unfinished", tmp_path)))
-    assert browser.texts("#costs-facts dd")[0] == "2 complete, 2 begun, without a row, 8 not begun"
+    assert browser.texts("#costs-facts dd")[0] == "2 complete, 2 begun (no row yet), 8 not begun"
 
 
 def test_hostile_texts_stay_texts(browser, tmp_path):

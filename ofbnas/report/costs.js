@@ -1,6 +1,6 @@
 // What the study has spent: trials by how they ended, and their time.
 
-const ENDINGS = { complete: "complete", failed: "failed", begun: "begun, without a row", waiting: "not begun" };
+const ENDINGS = { complete: "complete", failed: "failed", begun: "begun (no row yet)", waiting: "not begun" };
 
 function drawCosts() {
   const { trials, study } = state.data;
@@ -37,7 +37,7 @@ function timeBars(timed) {
   const [first, last] = [Math.min(...numbers), Math.max(...numbers)];
   const { chart, across, up, area } = frame(
     roomOf(holder), 200,
-    { low: first - 0.6, high: last + 0.6, label: "trial" },
+    { low: first - 0.6, high: last + 0.6, label: "trial", whole: true },
     { low: 0, high: Math.max(...timed.map((trial) => trial.seconds)) * unit.factor * 1.08, label: `time, ${unit.name}` },
     { role: "img", "aria-label": `Time of each trial, ${plural(timed.length, "trial")}; the table of trials has the values` },
   );

@@ -72,6 +72,7 @@ function options(chooser, names, axis) {
   if (names.length && !names.includes(state[axis])) state[axis] = names[0];
   chooser.value = state[axis];
   chooser.disabled = names.length < 2;
+  chooser.parentElement.hidden = !names.length;
 }
 
 function setOptions(chooser, entries) {

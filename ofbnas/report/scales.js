@@ -1,8 +1,8 @@
 // Scales, ticks and the frame that charts stand in.
 
 // Numbers that are round, about `count` of them, between two values.
-function ticks(low, high, count) {
-  const raw = (high - low) / Math.max(1, count);
+function ticks(low, high, count, least = 0) {
+  const raw = Math.max(least, (high - low) / Math.max(1, count));
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = power * [1, 2, 2.5, 5, 10].find((times) => times * power >= raw * 0.999);
   const found = [];
@@ -39,7 +39,7 @@ function frame(width, height, x, y, attributes) {
       svg("text", { class: "tick", x: area.left - 6, y: up(tick) + 4, "text-anchor": "end" }, number(tick)),
     );
   }
-  for (const tick of ticks(x.low, x.high, (area.right - area.left) / 80)) {
+  for (const tick of ticks(x.low, x.high, (area.right - area.left) / 80, x.whole ? 1 : 0)) {
     if (across(tick) > area.right - 4 && number(tick).length > 4) continue;
     chart.append(
       svg("line", { class: "grid", x1: across(tick), x2: across(tick), y1: area.top, y2: area.bottom }),

@@ -50,13 +50,14 @@ function cellText(column, trial) {
 function headCell(column) {
   const here = state.sort.key === column.key;
   const order = here ? (state.sort.down ? "descending" : "ascending") : null;
+  const numeric = state.data.trials.some((trial) => typeof column.value(trial) === "number");
   const sortBy = () => {
     state.sort = { key: column.key, down: here && !state.sort.down };
     keepingPlace(drawTrials);
   };
   const arrow = here ? (state.sort.down ? "\u00a0\u25be" : "\u00a0\u25b4") : "";
   return html(
-    "th", { scope: "col", "aria-sort": order },
+    "th", { scope: "col", "aria-sort": order, class: column.key !== "trial" && numeric ? "numeric" : null },
     html("button", { type: "button", "data-key": `sort-${column.key}`, onclick: sortBy }, breakable(column.heading),
       html("span", { "aria-hidden": "true" }, arrow)),
   );
