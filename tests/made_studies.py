@@ -17,7 +17,7 @@ from ofbnas.sweep.journal import read_journal, storage_of
 from ofbnas.table import nested, write_history, write_row
 
 NAN = "NotFiniteError: the loss became NaN in search, step 12"
-HOSTILE = "</script><script>document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\">"
+HOSTILE = "</script ><script >document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\">"
 Sizes = dict[str, tuple[int, int]]
 BLOCKS = [f"blocks.{index}" for index in range(4)]
 PARENTS: dict[str, Sizes] = {

@@ -184,7 +184,7 @@ class Scripts(HTMLParser):
 
 
 def test_data_ends_no_element_and_comes_back_as_it_was(tmp_path):
-    hostile = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(1)> & \u2028"
+    hostile = "</script ><script >alert(1)</script ><!-- <img src=x onerror=alert(1)> & \u2028"
     write_row(begin(tmp_path), failed_row(0, hostile))
     found = told(tmp_path)
     scripts = Scripts()

@@ -40,6 +40,8 @@ def test_a_served_page_takes_in_new_rows_and_keeps_its_place(browser, served):
     add(folder, row_of(4, top1=99.9))
     WebDriverWait(browser.driver, 60).until(lambda _: "3 of 12 trials over" in browser.one("#state").text)
     assert browser.texts("#trials-body th") == ["0", "1", "4"] and browser.selected() == ("1",) * 4
+    add(folder, row_of(5))
+    WebDriverWait(browser.driver, 60).until(lambda _: "4 of 12 trials over" in browser.one("#state").text)
     assert browser.js("window.scrollY") == before > 0
     assert browser.js("document.activeElement.dataset.key") == "row-1"
     assert browser.complaints() == []
