@@ -146,6 +146,43 @@ def show(
     print_table(columns + swept, trials)
 
 
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="The study's folder.", metavar="DIR")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Page to write; by default DIR/report.html.")] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the page and keep it up to date, until Ctrl-C.")
+    ] = False,
+    port: Annotated[int | None, typer.Option(help="Port to serve on; by default a free one.")] = None,
+) -> None:
+    """Make one HTML page of a study, or serve it on this machine while the study runs.
+
+    Example: ofbnas study report runs/digits --serve
+    """
+    from ofbnas.errors import InputError
+    from ofbnas.report import Server, contents, stamp, study_of, write_page
+    from ofbnas.sweep.journal import read_journal
+
+    def found() -> dict[str, Any]:
+        config = study_of(folder)
+        return contents(folder, config, read_journal(config, folder))
+
+    if serve and out is not None:
+        raise InputError(f"--out {out}: a page that is served is not written; leave out --serve or --out")
+    if not serve and port is not None:
+        raise InputError(f"--port {port}: a page that is written has no port; add --serve or leave out --port")
+    if not serve:
+        out = out or folder / "report.html"
+        write_page(found(), out)
+        typer.echo(str(out))
+        return
+    with Server(found, lambda: stamp(folder), port or 0) as server:
+        server.current()  # tells mistakes now
+        typer.echo(server.url)
+        typer.echo("press Ctrl-C to end", err=True)
+        server.serve_forever()
+
+
 def _overview(folder: Path) -> dict[str, Any]:
     from ofbnas.study_file import load_study
     from ofbnas.table import read_table

@@ -10,20 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from ofbnas import table
 from ofbnas.config import ChoiceParam, IntParam, StudyConfig, SweepConfig
 from ofbnas.errors import InputError
+from ofbnas.sweep.journal import storage_of
 from ofbnas.sweep.ray_quietly import OptunaSearch
 from ofbnas.trial import write_failure
-
-
-def storage_of(folder: Path) -> JournalStorage:
-    """The Optuna storage of a study's folder."""
-    return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
 
 
 def has_running(config: StudyConfig, folder: Path) -> bool:
