@@ -50,7 +50,7 @@ def read(
             if len(names) != len(opened.schema_arrow.names):
                 raise InputError(f"{file}: has two columns of one name")
             if missing := [name for name in required if name not in names]:
-                raise InputError(f"{file}: an architecture table without the columns {', '.join(missing)}")
+                raise InputError(f"{file}: is without the columns {', '.join(missing)}")
         kept = names if columns is None else [name for name in names if name in columns]
         if where is not None and any(name not in names for name, _, _ in where):
             return pq.read_schema(file).empty_table().select(kept).replace_schema_metadata(None)

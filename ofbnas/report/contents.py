@@ -13,8 +13,9 @@ from ofbnas.config import ChoiceParam, FloatParam, IntParam, StudyConfig
 from ofbnas.errors import InputError
 from ofbnas.front import COSTS, QUALITIES, front
 from ofbnas.report.history import histories, parent_sizes
+from ofbnas.schema import SWEPT
 from ofbnas.study_file import load_study
-from ofbnas.table import FOLDER, HISTORY_FOLDER, SWEPT, is_study, read_table, to_records
+from ofbnas.table import FOLDER, HISTORY_FOLDER, is_study, read_table, to_records
 
 COLUMNS = [
     "trial", "status", "reason", "arch_id", "architecture", "gmacs", "params", "top1", "top5", "val_top1",

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from ofbnas.errors import InputError
-from ofbnas.table import HISTORY_FOLDER, HISTORY_SCHEMA, nested
+from ofbnas import parquet
+from ofbnas.schema import HISTORY_SCHEMA
+from ofbnas.table import HISTORY_FOLDER, nested
 
 CURVES = (
     "task",
@@ -56,13 +54,8 @@ def parent_sizes(beats: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _records(file: Path) -> list[dict[str, Any]]:
-    try:
-        table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: no Parquet file ({str(error).splitlines()[0]})") from None
-    if missing := [name for name in HISTORY_SCHEMA.names if name not in table.column_names]:
-        raise InputError(f"{file}: a history without the columns {', '.join(missing)}")
-    records: list[dict[str, Any]] = table.to_pylist()
+    required = [field.name for field in HISTORY_SCHEMA if not field.nullable]
+    records: list[dict[str, Any]] = parquet.read(file, required=[*required, "axes"]).to_pylist()
     return records
 
 
@@ -72,7 +65,7 @@ def _beats(records: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "step": [record["step"] for record in records],
         "epoch": [record["epoch"] for record in records],
-        **{name: [_short(record[name]) for record in records] for name in CURVES},
+        **{name: [_short(record.get(name)) for record in records] for name in CURVES},
         "axes": [axis["axis"] for axis in first],
         "options": [[options.get(axis["axis"]) for options in left] for axis in first],
         "first": [[axis["groups"], axis["channels"]] for axis in first],
