@@ -201,6 +201,11 @@ def load_subnet(source: Path | str, arch_id: str) -> nn.Module:
     folder = (root / row["weights"]).resolve().parent
     if not folder.is_relative_to(root):
         raise InputError(f"{source}: the weights of {row['arch_id']} lie outside its folder ({row['weights']})")
+    if not folder.is_dir():
+        raise InputError(
+            f"{source}: the weights of {row['arch_id']} are not here ({row['weights']}); a table is shared with the "
+            "weights of its front unless `ofbnas table push --weights all` was asked for"
+        )
     subnet = load(folder, row["weights_sha256"])
     if subnet.architecture.id != row["arch_id"]:
         raise InputError(f"{folder}: holds architecture {subnet.architecture.id}, expected {row['arch_id']}")

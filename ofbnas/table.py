@@ -18,6 +18,7 @@ from ofbnas.errors import InputError
 VERSION = 1
 SWEPT = "hp."  # prefix of the columns that hold swept hyper-parameters
 FOLDER, HISTORY_FOLDER = "architectures", "history"
+COMPACT, COMPACT_HISTORY = "architectures.parquet", "history.parquet"  # all rows in one file, as tables are shared
 
 _BLOCK = pa.struct([("heads", pa.int32()), ("head_size", pa.int32()), ("mlp", pa.int32())])
 
@@ -154,7 +155,7 @@ def read_table(source: Path | str) -> pd.DataFrame:
     """An architecture table as a data frame, sorted by trial.
 
     Args:
-        source: A study's folder, a folder of Parquet files, or one Parquet file.
+        source: A study's folder, a shared table's folder, a folder of Parquet files, or one Parquet file.
 
     Returns:
         A row per trial; the schema's columns come first, swept hyper-parameters and columns this version does not
@@ -163,14 +164,22 @@ def read_table(source: Path | str) -> pd.DataFrame:
     Raises:
         InputError: There is no such table, or a file is none.
     """
-    files = table_files(Path(source))
-    tables = [_read(file) for file in files]
+    frame: pd.DataFrame = read_arrow(source).to_pandas(types_mapper=_nullable)
+    return frame
+
+
+def read_arrow(source: Path | str) -> pa.Table:
+    """A table as `read_table` reads it, with Arrow's types and the newest schema version of its files as metadata.
+
+    Raises:
+        InputError: There is no such table, or a file is none.
+    """
+    tables = [_read(file) for file in table_files(Path(source))]
     table = pa.concat_tables(tables, promote_options="permissive") if tables else SCHEMA.empty_table()
     order = [name for name in SCHEMA.names if name in table.column_names]
     table = table.select(order + [name for name in table.column_names if name not in order])
-    frame = table.to_pandas(types_mapper=_nullable)
-    ordered: pd.DataFrame = frame.sort_values("trial", kind="stable", ignore_index=True)
-    return ordered
+    newest = max((int(part.schema.metadata[b"ofbnas_schema"]) for part in tables), default=VERSION)
+    return table.sort_by("trial").replace_schema_metadata({"ofbnas_schema": str(newest)})
 
 
 def table_files(source: Path) -> list[Path]:
@@ -184,7 +193,7 @@ def table_files(source: Path) -> list[Path]:
     if not source.is_dir():
         raise InputError(f"{source}: no such file or folder; expected a study's folder or a .parquet file")
     folder = source / FOLDER if (source / FOLDER).is_dir() else source
-    files = sorted(folder.glob("*.parquet"))
+    files = sorted(file for file in folder.glob("*.parquet") if file.name != COMPACT_HISTORY)
     if not files and not is_study(source):
         raise InputError(f"{source}: holds no architecture table; expected a study's folder or .parquet files")
     return files
@@ -198,8 +207,11 @@ def is_study(folder: Path) -> bool:
 def home(source: Path) -> Path:
     """The folder that the table's weights are relative to."""
     if source.is_dir():
-        return source if (source / FOLDER).is_dir() or is_study(source) else source.parent
-    return source.parent.parent if source.parent.name == FOLDER else source.parent
+        return (
+            source if (source / FOLDER).is_dir() or (source / COMPACT).is_file() or is_study(source) else source.parent
+        )
+    in_study = source.parent.name == FOLDER and source.name != COMPACT
+    return source.parent.parent if in_study else source.parent
 
 
 def find(table: pd.DataFrame, arch_id: str) -> pd.Series[Any]:
@@ -254,7 +266,7 @@ def _read(file: Path) -> pa.Table:
         raise InputError(f"{file}: has schema version {version!r}, expected a whole number from 1")
     if missing := [f.name for f in SCHEMA if not f.nullable and f.name not in table.column_names]:
         raise InputError(f"{file}: an architecture table without the columns {', '.join(missing)}")
-    return table.replace_schema_metadata(None)
+    return table.replace_schema_metadata({"ofbnas_schema": version})
 
 
 def _write(table: pa.Table, path: Path) -> Path:

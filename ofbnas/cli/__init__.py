@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ofbnas.cli import arch, doctor, evaluate, front, search, space, study
+from ofbnas.cli import arch, doctor, evaluate, front, search, space, study, table
 from ofbnas.errors import InputError, NotFiniteError
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for noun in (study, front, arch, space):
+for noun in (study, front, arch, table, space):
     app.add_typer(noun.app)
 app.command("search")(search.search)
 app.command("evaluate")(evaluate.evaluate)
