@@ -135,8 +135,9 @@ class Bucket:
             import s3fs
         except ImportError:
             raise InputError(f"{address}: s3fs is not installed, but S3 needs it: pip install 'ofbnas[s3]'") from None
-        self.address = address.rstrip("/")
-        self.bucket, _, self.prefix = self.address.removeprefix("s3://").partition("/")
+        self.address = address
+        self.bucket, _, prefix = address.removeprefix("s3://").partition("/")
+        self.prefix = prefix.rstrip("/")
         if not self.bucket:
             raise InputError(f"{address}: expected s3://BUCKET/PREFIX")
         self._files = s3fs.S3FileSystem(use_listings_cache=False)
@@ -168,8 +169,8 @@ class Bucket:
             if error.filename is not None:  # a file here, not an object there
                 raise
             raise InputError(f"{self.address}: access is refused ({_line(error)}); check the credentials") from None
-        except ParamValidationError as error:
-            raise InputError(f"{self.address}: {_line(error)}") from None
+        except ParamValidationError:
+            raise InputError(f"{self.address}: no bucket can have this name; expected s3://BUCKET/PREFIX") from None
         except BotoCoreError as error:
             raise TransferError(f"{self.address}: {_line(error)}") from None
 
