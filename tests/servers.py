@@ -221,7 +221,7 @@ class HubApi(Handler):
                 held[value["path"]] = self.server.objects[value["oid"]]
             else:
                 held[value["path"]] = base64.b64decode(value["content"])
-        self.server.commits += 1
+        self.server.commits.append([line["value"]["path"] for line in lines[1:]])
         oid = self.server.sha
         self.answer(200, {"commitUrl": f"{self.server.url}/datasets/{name}/commit/{oid}", "commitOid": oid})
 
@@ -235,8 +235,8 @@ class HubServer(Server):
         super().__init__(HubApi)
         self.repos: dict[str, dict[str, bytes]] = {}
         self.objects: dict[str, bytes] = {}
-        self.commits = 0
+        self.commits: list[list[str]] = []
 
     @property
     def sha(self) -> str:
-        return f"{self.commits:040x}"
+        return f"{len(self.commits):040x}"

@@ -244,7 +244,7 @@ def test_debug_shows_the_traceback():
 def test_every_command_explains_itself(command):
     text = ok(*command, "--help")
     assert "Usage: ofbnas" in text
-    assert (len(command) == 1 and command[0] in ("study", "front", "arch", "space")) or "Example:" in text
+    assert (len(command) == 1 and command[0] in ("study", "front", "arch", "space", "table")) or "Example:" in text
 
 
 def test_the_readme_names_only_commands_that_exist():

@@ -204,11 +204,14 @@ def test_a_table_goes_through_the_hub_and_back(hub, study, tmp_path):
     address = "hf://datasets/some-one/small"
     sent, _ = table("push", study, address, env=hub.env)
     held = hub.repos["some-one/small"]
-    assert sent["files"] == len(held) == 14 and hub.commits == 2, "the weights, then the table with its manifest"
+    assert sent["files"] == len(held) == 14
+    weights, last = hub.commits
+    assert all("/" in path for path in weights), "the weights come first,"
+    assert {"architectures.parquet", "manifest.json"} <= set(last), "then the table with its manifest"
     assert f'pandas.read_parquet("{address}/architectures.parquet")' in held["README.md"].decode()
     hub.log.clear()
     table("push", study, address, env=hub.env)
-    assert hub.commits == 2 and not [entry for entry in hub.log if entry[0] == "PUT"]
+    assert len(hub.commits) == 2 and not [entry for entry in hub.log if entry[0] == "PUT"]
     table("pull", address, tmp_path / "got", env=hub.env)
     assert is_the_study(tmp_path / "got", study)
 
