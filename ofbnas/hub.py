@@ -58,11 +58,13 @@ class Hub:
 
         It has no SHA-256 of small text files, which it compares itself.
         """
+        from huggingface_hub.hf_api import RepoFile
+
         entries, known = list(files), dict[str, str]()
         for start in range(0, len(entries), ASKED_AT_ONCE):
             paths = [self._place(entry.path) for entry in entries[start : start + ASKED_AT_ONCE]]
             found = self._api.get_paths_info(self.repo, paths, revision=self.revision, repo_type="dataset")
-            known |= {i.path: i.lfs.sha256 for i in found if isinstance(i, self._hub.RepoFile) and i.lfs is not None}
+            known |= {i.path: i.lfs.sha256 for i in found if isinstance(i, RepoFile) and i.lfs is not None}
         return [entry for entry in entries if known.get(self._place(entry.path)) != entry.sha256]
 
     def put(self, files: Mapping[Entry, Path], tell: Tell) -> None:

@@ -238,7 +238,7 @@ def test_debug_shows_the_traceback():
     "command",
     [[], ["study"], ["front"], ["arch"], ["space"], ["study", "run"], ["study", "list"], ["study", "show"], ["search"],
      ["front", "show"], ["front", "plot"], ["arch", "list"], ["arch", "show"], ["space", "show"], ["doctor"],
-     ["evaluate"]],
+     ["evaluate"], ["table"], ["table", "push"], ["table", "pull"]],
     ids=" ".join,
 )  # fmt: skip
 def test_every_command_explains_itself(command):
