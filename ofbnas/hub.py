@@ -11,11 +11,12 @@ from urllib.parse import unquote
 
 from ofbnas.errors import InputError, TransferError
 from ofbnas.manifest import Entry
-from ofbnas.transfer import GB, Readable, Tell, told
+from ofbnas.transfer import CHUNK, GB, Readable, Tell, told
 
 ADDRESS = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/@]+))?(/(?P<folder>[^@]+))?")
 COMMIT_FILES, COMMIT_SIZE = 200, GB  # more weights than this make several commits, so that less is sent again
 ASKED_AT_ONCE = 500
+BLOCK = 8 * CHUNK
 
 
 class Hub:
@@ -43,7 +44,7 @@ class Hub:
             if self._commit is None:
                 self._commit = self._api.dataset_info(self.repo, revision=self.revision).sha
             place = f"datasets/{self.repo}@{self._commit}/{self._place(path)}"
-            with self._hub.HfFileSystem(skip_instance_cache=True).open(place, "rb", block_size=0) as stream:
+            with self._hub.HfFileSystem(skip_instance_cache=True).open(place, "rb", block_size=BLOCK) as stream:
                 yield stream
 
     @contextmanager

@@ -188,7 +188,9 @@ class HubApi(Handler):
         elif path.startswith("/api/datasets/"):
             self.answer(200, {"id": name, "sha": self.server.sha, "siblings": [], "tags": [], "private": False})
         elif (file := unquote(path.split("/resolve/")[1].partition("/")[2])) in held:
-            self.answer(200, held[file], ETag=f'"{git_oid(held[file])}"', X_Repo_Commit=self.server.sha)
+            whole = held[file]
+            first, last = map(int, self.headers.get("Range", f"bytes=0-{len(whole)}").removeprefix("bytes=").split("-"))
+            self.answer(206, whole[first : last + 1], ETag=f'"{git_oid(whole)}"', X_Repo_Commit=self.server.sha)
         else:
             self.answer(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound")
 
