@@ -1,4 +1,4 @@
-"""The errors a user can cause."""
+"""The errors a user can meet."""
 
 
 class InputError(ValueError):
@@ -11,3 +11,7 @@ class InputError(ValueError):
 
 class NotFiniteError(ArithmeticError):
     """A loss became NaN or infinite; the run that met it cannot go on."""
+
+
+class TransferError(OSError):
+    """Files did not arrive whole; what has arrived stays, and the same command goes on from there."""

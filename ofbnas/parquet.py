@@ -15,6 +15,7 @@ from ofbnas.errors import InputError
 
 Filters = Sequence[tuple[str, str, Any]]
 
+VERSION_KEY = b"ofbnas_schema"
 MAX_ROWS = 20_000_000
 MAX_COLUMNS = 2_000
 MAX_ROW_GROUPS = 10_000
@@ -45,7 +46,7 @@ def read(
             file, thrift_string_size_limit=MAX_FOOTER, thrift_container_size_limit=MAX_FOOTER_ITEMS
         ) as opened:
             _check_sizes(file, opened.metadata)
-            _check_version(file, opened.schema_arrow.metadata or {})
+            version = _version(file, opened.schema_arrow.metadata or {})
             names = list(dict.fromkeys(opened.schema_arrow.names))
             if len(names) != len(opened.schema_arrow.names):
                 raise InputError(f"{file}: has two columns of one name")
@@ -53,7 +54,7 @@ def read(
                 raise InputError(f"{file}: is without the columns {', '.join(missing)}")
         kept = names if columns is None else [name for name in names if name in columns]
         if where is not None and any(name not in names for name, _, _ in where):
-            return pq.read_schema(file).empty_table().select(kept).replace_schema_metadata(None)
+            return pq.read_schema(file).empty_table().select(kept).replace_schema_metadata(version)
         table = pq.read_table(
             file,
             columns=kept,
@@ -66,7 +67,7 @@ def read(
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{file}: no Parquet file ({reason})") from None
-    return table.replace_schema_metadata(None)
+    return table.replace_schema_metadata(version)
 
 
 def write(table: pa.Table, path: Path) -> Path:
@@ -104,9 +105,11 @@ def _check_sizes(file: Path, metadata: pq.FileMetaData) -> None:
         raise InputError(f"{file}: its row groups do not add up to its {metadata.num_rows:,} rows")
 
 
-def _check_version(file: Path, metadata: dict[bytes, bytes]) -> None:
-    version = metadata.get(b"ofbnas_schema")
+def _version(file: Path, metadata: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """The part of a file's metadata that is this program's: the version of its schema."""
+    version = metadata.get(VERSION_KEY)
     if version is None:
         raise InputError(f"{file}: a Parquet file, but no architecture table (its metadata has no ofbnas_schema)")
     if not version.isdigit() or int(version) < 1:
         raise InputError(f"{file}: has schema version {version!r}, expected a whole number from 1")
+    return {VERSION_KEY: version}

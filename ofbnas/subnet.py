@@ -184,7 +184,8 @@ def load_subnet(source: Path | str, arch_id: str) -> nn.Module:
     file = weights_file(source, row["weights"])
     if file is None:
         raise InputError(
-            f"{source}: the weights of {row['arch_id']} ({row['weights']}) are not here; were they shared?"
+            f"{source}: the weights of {row['arch_id']} are not here ({row['weights']}); a table is shared with the "
+            "weights of its front unless `ofbnas table push --weights all` was asked for"
         )
     subnet = load(file.parent, row["weights_sha256"])
     if subnet.architecture.id != row["arch_id"]:

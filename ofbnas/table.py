@@ -18,6 +18,7 @@ from ofbnas.parquet import Filters
 from ofbnas.schema import HISTORY_SCHEMA, SCHEMA, SWEPT, VERSION
 
 FOLDER, HISTORY_FOLDER = "architectures", "history"
+COMPACT, COMPACT_HISTORY = "architectures.parquet", "history.parquet"  # all rows in one file, as tables are shared
 
 
 def write_row(study: Path, row: Mapping[str, Any]) -> Path:
@@ -88,7 +89,7 @@ def read_table(
     """An architecture table as a data frame, sorted by trial.
 
     Args:
-        source: A study's folder, a folder of Parquet files, or one Parquet file.
+        source: A study's folder, a shared table's folder, a folder of Parquet files, or one Parquet file.
         columns: Those to read; by default all. Only these are unpacked.
         where: Conditions all of which rows must meet, such as ("gmacs", "<=", 2.0).
 
@@ -100,18 +101,26 @@ def read_table(
     Raises:
         InputError: There is no such table, or a file is none.
     """
-    wanted = None if columns is None else list(dict.fromkeys([*columns, "trial"]))
+    table = read_arrow(source, columns=None if columns is None else [*columns, "trial"], where=where)
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_nullable)
+    return frame if columns is None else frame[list(columns)]
+
+
+def read_arrow(source: Path | str, *, columns: Sequence[str] | None = None, where: Filters | None = None) -> pa.Table:
+    """A table as `read_table` reads it, with Arrow's types and the newest schema version of its files as metadata.
+
+    Raises:
+        InputError: There is no such table, or a file is none.
+    """
     required = [field.name for field in SCHEMA if not field.nullable]
-    tables = [_typed(file, parquet.read(file, wanted, where, required)) for file in table_files(Path(source))]
+    tables = [_typed(file, parquet.read(file, columns, where, required)) for file in table_files(Path(source))]
     try:
-        table = pa.concat_tables(tables, promote_options="permissive") if tables else SCHEMA.empty_table()
+        table = pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="permissive")
     except pa.ArrowException as error:
         raise InputError(f"{source}: its files do not go together ({str(error).splitlines()[0]})") from None
-    table = pa.concat_tables([SCHEMA.empty_table(), table], promote_options="permissive")
+    newest = max((int(part.schema.metadata[b"ofbnas_schema"]) for part in tables), default=VERSION)
     names = [name for name in table.column_names if columns is None or name in columns]
-    frame = table.select(dict.fromkeys([*names, "trial"])).to_pandas(types_mapper=_nullable)
-    ordered: pd.DataFrame = frame.sort_values("trial", kind="stable", ignore_index=True)
-    return ordered[names]
+    return table.select(names).sort_by("trial").replace_schema_metadata({"ofbnas_schema": str(newest)})
 
 
 def _typed(file: Path, table: pa.Table) -> pa.Table:
@@ -163,7 +172,7 @@ def table_files(source: Path) -> list[Path]:
     if not source.is_dir():
         raise InputError(f"{source}: no such file or folder; expected a study's folder or a .parquet file")
     folder = source / FOLDER if (source / FOLDER).is_dir() else source
-    files = sorted(folder.glob("*.parquet"))
+    files = sorted(file for file in folder.glob("*.parquet") if file.name != COMPACT_HISTORY)
     if not files and not is_study(source):
         raise InputError(f"{source}: holds no architecture table; expected a study's folder or .parquet files")
     return files
@@ -177,8 +186,11 @@ def is_study(folder: Path) -> bool:
 def home(source: Path) -> Path:
     """The folder that the table's weights are relative to."""
     if source.is_dir():
-        return source if (source / FOLDER).is_dir() or is_study(source) else source.parent
-    return source.parent.parent if source.parent.name == FOLDER else source.parent
+        return (
+            source if (source / FOLDER).is_dir() or (source / COMPACT).is_file() or is_study(source) else source.parent
+        )
+    in_study = source.parent.name == FOLDER and source.name != COMPACT
+    return source.parent.parent if in_study else source.parent
 
 
 def find(table: pd.DataFrame, arch_id: str) -> pd.Series[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -91,3 +92,27 @@ def data() -> Data:
     """A few hundred of the digits."""
     full = load_data("digits", shift=1)
     return replace(full, train=type(full.train)(full.train.images[:320], full.train.labels[:320]))
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory) -> Path:
+    """A study's folder with four networks, three of them on the front."""
+    from sharing import write_study
+
+    return write_study(tmp_path_factory.mktemp("study") / "small")
+
+
+@pytest.fixture(scope="session")
+def shared(small_study, tmp_path_factory) -> Path:
+    """That study's table as it is shared."""
+    from ofbnas.share import push
+
+    folder = tmp_path_factory.mktemp("shared") / "table"
+    push(str(small_study), str(folder), tell=print)
+    return folder
+
+
+@pytest.fixture
+def copy(shared, tmp_path) -> Path:
+    """A copy of the shared table, to be damaged."""
+    return Path(shutil.copytree(shared, tmp_path / "copy"))

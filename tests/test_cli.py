@@ -238,13 +238,13 @@ def test_debug_shows_the_traceback():
     "command",
     [[], ["study"], ["front"], ["arch"], ["space"], ["study", "run"], ["study", "list"], ["study", "show"], ["search"],
      ["front", "show"], ["front", "plot"], ["arch", "list"], ["arch", "show"], ["space", "show"], ["doctor"],
-     ["evaluate"]],
+     ["evaluate"], ["table"], ["table", "push"], ["table", "pull"]],
     ids=" ".join,
 )  # fmt: skip
 def test_every_command_explains_itself(command):
     text = ok(*command, "--help")
     assert "Usage: ofbnas" in text
-    assert (len(command) == 1 and command[0] in ("study", "front", "arch", "space")) or "Example:" in text
+    assert (len(command) == 1 and command[0] in ("study", "front", "arch", "space", "table")) or "Example:" in text
 
 
 def test_the_readme_names_only_commands_that_exist():

@@ -149,6 +149,17 @@ def test_weights_are_relative_to_the_studys_folder(tmp_path):
     assert home(tmp_path) == home(tmp_path / "architectures") == home(file) == tmp_path
 
 
+def test_a_folder_with_one_compact_file_is_a_table_too(tmp_path):
+    parts = [pq.read_table(write_row(tmp_path / "study", row(trial))) for trial in (1, 0)]
+    for name in ("shared", "architectures"):
+        folder = tmp_path / name
+        folder.mkdir()
+        pq.write_table(pa.concat_tables(parts), folder / "architectures.parquet")
+        pq.write_table(pa.table({"step": [1]}), folder / "history.parquet")
+        assert read_table(folder)["trial"].tolist() == [0, 1], "sorted, and without the history"
+        assert home(folder) == home(folder / "architectures.parquet") == folder
+
+
 def test_trial_numbers_go_on(tmp_path):
     assert next_trial(tmp_path) == 0
     write_row(tmp_path, row(41))
