@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from ofbnas import parquet
 from ofbnas import table as tables
 from ofbnas.card import card
 from ofbnas.errors import InputError
@@ -103,10 +103,10 @@ def collect(source: Path, made: Path, weights: Weights, address: str, tell: Tell
     files: dict[str, Path] = {}
     for _, row in _chosen(rows, weights).iterrows():
         files |= _subnet(home, row, weights)
-    _write(arrow, made / tables.COMPACT)
+    parquet.write(arrow, made / tables.COMPACT)
     files[tables.COMPACT] = made / tables.COMPACT
     if (history := _history(home)) is not None:
-        _write(history, made / tables.COMPACT_HISTORY)
+        parquet.write(history, made / tables.COMPACT_HISTORY)
         files[tables.COMPACT_HISTORY] = made / tables.COMPACT_HISTORY
     if _draw(rows, made / PICTURE, tell):
         files[PICTURE] = made / PICTURE
@@ -158,15 +158,8 @@ def _history(home: Path) -> pa.Table | None:
     """The histories of all trials in one table, None if there are none."""
     whole = home / tables.COMPACT_HISTORY
     files = sorted((home / tables.HISTORY_FOLDER).glob("*.parquet")) or ([whole] if whole.is_file() else [])
-    try:
-        parts = [pq.read_table(file) for file in files]
-    except pa.ArrowException as error:
-        raise InputError(f"{home}: its history is no Parquet file ({str(error).splitlines()[0]})") from None
+    parts = [parquet.read(file) for file in files]
     return pa.concat_tables(parts, promote_options="permissive") if parts else None
-
-
-def _write(table: pa.Table, file: Path) -> None:
-    pq.write_table(table, file, compression="zstd", use_dictionary=True)
 
 
 def _draw(rows: pd.DataFrame, out: Path, tell: Tell) -> bool:

@@ -118,9 +118,14 @@ def read_arrow(source: Path | str, *, columns: Sequence[str] | None = None, wher
         table = pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="permissive")
     except pa.ArrowException as error:
         raise InputError(f"{source}: its files do not go together ({str(error).splitlines()[0]})") from None
-    newest = max((int(part.schema.metadata[b"ofbnas_schema"]) for part in tables), default=VERSION)
+    newest = max((int(part.schema.metadata[parquet.VERSION_KEY]) for part in tables), default=VERSION)
     names = [name for name in table.column_names if columns is None or name in columns]
-    return table.select(names).sort_by("trial").replace_schema_metadata({"ofbnas_schema": str(newest)})
+    fields = [SCHEMA.field(name) if name in SCHEMA.names else table.schema.field(name) for name in names]
+    schema = pa.schema(fields, metadata={parquet.VERSION_KEY: str(newest)})
+    try:
+        return table.select(names).sort_by("trial").cast(schema)
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"{source}: {str(error).splitlines()[0]}") from None
 
 
 def _typed(file: Path, table: pa.Table) -> pa.Table:
