@@ -54,3 +54,11 @@ import ofbnas.search, ofbnas.finetune, ofbnas.parent, ofbnas.trial, ofbnas.cli.s
 ofbnas.trial.versions()
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_stay_whatever_is_imported_before():
+    """Rooms such as ofbnas.front are called like the function they are for."""
+    rooms = "ofbnas.axes, ofbnas.compare, ofbnas.finetune, ofbnas.front, ofbnas.search, ofbnas.trial"
+    code = f"import ofbnas, {rooms}; print([n for n in ofbnas.__all__ if not callable(getattr(ofbnas, n))])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
