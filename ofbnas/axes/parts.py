@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from timm.layers import AttentionPoolLatent, GluMlp, Mlp, SwiGLU
@@ -30,6 +31,8 @@ WIDTHS: dict[str, Value] = {
     "kv_dim": units,
     "scale": inverse_root,
 }
+# Attributes of a model that tell the width of its stream.
+STREAM: dict[str, Value] = {"embed_dim": units, "num_features": units, "head_hidden_size": units}
 
 
 class Parts:
@@ -89,6 +92,16 @@ class Parts:
         """Layers one after the other at the beginning of a stream; the bi-mask acts on what the last of them gives."""
         there = [layer for layer in layers if self.has(f"{layer}.weight")]
         return [binding for layer in there for binding in self.outputs(layer, masked=layer == there[-1])]
+
+    def ends(self) -> list[Binding]:
+        """A ViT's stream where it begins, with patches and tokens or with a norm behind them, and where it is read."""
+        stem = [
+            *self.start("patch_embed.proj", "patch_embed.norm"),
+            *self.vectors("cls_token", "dist_token", "reg_token", "pos_embed", masked=True),
+        ]
+        if self.has("norm_pre.weight"):
+            stem = [replace(binding, masked=False) for binding in stem] + self.outputs("norm_pre", masked=True)
+        return [*stem, *self.outputs("norm", "fc_norm"), *self.inputs("head", "head_dist")]
 
     def block(self, place: str, post_norm: bool = False) -> list[Binding]:
         """What lies along the residual stream of a block of attention and MLP, each with a norm before or after."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from timm.models.beit import Attention, Beit, Block
 
-from ofbnas.axes.axis import Axis, groups, units
+from ofbnas.axes.axis import Axis, groups
 from ofbnas.axes.family import Family
-from ofbnas.axes.parts import Parts
+from ofbnas.axes.parts import STREAM, Parts
 
 TABLE = "relative_position_bias_table"
 
@@ -15,14 +15,8 @@ def beit_axes(parts: Parts) -> list[Axis]:
     """The embedding with the heads of all attentions, then each block's MLP."""
     model = parts.module("")
     tokens = model.patch_embed.num_patches + model.num_prefix_tokens
-    stream = [
-        *parts.start("patch_embed.proj"),
-        *parts.vectors("cls_token", "pos_embed", masked=True),
-        *parts.outputs("norm", "fc_norm"),
-        *parts.inputs("head"),
-        *parts.vectors(f"rel_pos_bias.{TABLE}", per_group=True),
-    ]
-    follows = [*parts.following("", embed_dim=units, num_features=units, head_hidden_size=units)]
+    stream = [*parts.ends(), *parts.vectors(f"rel_pos_bias.{TABLE}", per_group=True)]
+    follows = [*parts.following("", **STREAM)]
     places = [f"blocks.{index}" for index in range(len(model.blocks))]
     for place in places:
         parts.expect(place, Block)

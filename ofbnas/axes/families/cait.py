@@ -13,12 +13,7 @@ def cait_axes(parts: Parts) -> list[Axis]:
     """The embedding and the attentions, which stay, and each block's MLP."""
     model = parts.module("")
     tokens = model.patch_embed.num_patches
-    stream = [
-        *parts.start("patch_embed.proj"),
-        *parts.vectors("cls_token", "pos_embed", masked=True),
-        *parts.outputs("norm"),
-        *parts.inputs("head"),
-    ]
+    stream = parts.ends()
     branches = []
     for index in range(len(model.blocks)):
         place = f"blocks.{index}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from timm.models.eva import AttentionRope, Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 
-from ofbnas.axes.axis import Axis, Binding, groups, units
+from ofbnas.axes.axis import Axis, groups, units
 from ofbnas.axes.family import Family
-from ofbnas.axes.parts import Parts
+from ofbnas.axes.parts import STREAM, Parts
 from ofbnas.errors import InputError
 
 
@@ -15,14 +15,8 @@ def eva_axes(parts: Parts) -> list[Axis]:
     model = parts.module("")
     tokens = model.patch_embed.num_patches + model.num_prefix_tokens
     pool = getattr(model, "attn_pool", None)
-    stem = [
-        *parts.start("patch_embed.proj"),
-        *parts.vectors("cls_token", "reg_token", "pos_embed", masked=True),
-    ]
-    if parts.has("norm_pre.weight"):  # the residual stream begins after this norm
-        stem = [Binding(b.tensor, b.dim) for b in stem] + parts.outputs("norm_pre", masked=True)
-    stream = [*stem, *parts.outputs("norm", "fc_norm"), *parts.inputs("head")]
-    follows = [*parts.following("", embed_dim=units, num_features=units, head_hidden_size=units)]
+    stream = parts.ends()
+    follows = [*parts.following("", **STREAM)]
     branches, heads, products = [], {1}, 0
     for index in range(len(model.blocks)):
         place = f"blocks.{index}"

@@ -12,22 +12,17 @@ from timm.models.vision_transformer_relpos import (
     VisionTransformerRelPos,
 )
 
-from ofbnas.axes.axis import Axis, Binding, Value, groups, units
+from ofbnas.axes.axis import Axis, Binding, Value, groups
 from ofbnas.axes.family import Family
-from ofbnas.axes.parts import Parts
+from ofbnas.axes.parts import STREAM, Parts
 
 
 def relpos_axes(parts: Parts) -> list[Axis]:
     """The embedding with the heads of all attentions, then each block's MLP."""
     model = parts.module("")
     tokens = model.patch_embed.num_patches + model.num_prefix_tokens
-    stream = [
-        *parts.start("patch_embed.proj"),
-        *parts.vectors("cls_token", masked=True),
-        *parts.outputs("norm", "fc_norm"),
-        *parts.inputs("head"),
-    ]
-    follows = [*parts.following("", embed_dim=units, num_features=units, head_hidden_size=units)]
+    stream = parts.ends()
+    follows = [*parts.following("", **STREAM)]
     places = [f"blocks.{index}" for index in range(len(model.blocks))]
     for place in places:
         block = parts.expect(place, RelPosBlock, ResPostRelPosBlock)

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import Attention, Block, ParallelThingsBlock
 
 from ofbnas.axes.axis import Axis, Binding, groups, units
 from ofbnas.axes.family import Family
-from ofbnas.axes.parts import Parts
+from ofbnas.axes.parts import STREAM, Parts
 
 
 def vit_axes(parts: Parts) -> list[Axis]:
@@ -17,14 +17,7 @@ def vit_axes(parts: Parts) -> list[Axis]:
     model = parts.module("")
     tokens = model.patch_embed.num_patches + model.num_prefix_tokens
     pooled = model.attn_pool is not None
-    early = parts.has("norm_pre.weight")
-    stem = [
-        *parts.start("patch_embed.proj", "patch_embed.norm"),
-        *parts.vectors("cls_token", "dist_token", "reg_token", "pos_embed", masked=True),
-    ]
-    if early:  # the residual stream begins after this norm
-        stem = [Binding(b.tensor, b.dim) for b in stem] + parts.outputs("norm_pre", masked=True)
-    stream = [*stem, *parts.outputs("norm", "fc_norm"), *parts.inputs("head", "head_dist")]
+    stream = parts.ends()
     branches = []
     for index in range(len(model.blocks)):
         place = f"blocks.{index}"
@@ -37,7 +30,7 @@ def vit_axes(parts: Parts) -> list[Axis]:
         parts.expect(f"{place}.attn", Attention)
         branches += [parts.attention(f"{place}.attn", 2 * tokens**2), parts.mlp(f"{place}.mlp")]
         stream += parts.block(place, post_norm=kind is ResPostBlock)
-    follows = parts.following("", embed_dim=units, num_features=units, head_hidden_size=units)
+    follows = parts.following("", **STREAM)
     if not pooled:
         whole = parts.has("patch_embed.proj.weight")  # otherwise a backbone gives the patches as they are
         return [parts.stream(stream, attributes=follows, searchable=whole), *branches]
