@@ -105,7 +105,7 @@ def small_study(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def shared(small_study, tmp_path_factory) -> Path:
     """That study's table as it is shared."""
-    from ofbnas.share import push
+    from ofbnas.sharing.share import push
 
     folder = tmp_path_factory.mktemp("shared") / "table"
     push(str(small_study), str(folder), tell=print)

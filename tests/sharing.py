@@ -17,10 +17,10 @@ from conftest import KWARGS, NAME, make
 
 from ofbnas.axes import axes
 from ofbnas.front import front
-from ofbnas.share import pull
+from ofbnas.sharing.share import pull
+from ofbnas.sharing.transfer import LOCK
 from ofbnas.subnet import Architecture, Subnet, load_subnet, save
 from ofbnas.table import read_table, write_history, write_row
-from ofbnas.transfer import LOCK
 
 OFBNAS = Path(sys.executable).parent / "ofbnas"
 TOP1 = {8: 50.0, 16: 70.0, 24: 60.0, 32: 90.0}  # by width; the one of 24 is not on the front

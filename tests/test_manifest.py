@@ -10,9 +10,9 @@ import pytest
 from sharing import contents, get
 
 from ofbnas.errors import InputError, TransferError
-from ofbnas.manifest import MAX_BYTES, MAX_FILES, check_names, parse
-from ofbnas.share import push
-from ofbnas.transfer import LOCK, Folder
+from ofbnas.sharing.manifest import MAX_BYTES, MAX_FILES, check_names, parse
+from ofbnas.sharing.share import push
+from ofbnas.sharing.transfer import LOCK, Folder
 
 ENTRY = {"path": "architectures.parquet", "size": 1, "sha256": "0" * 64}
 

@@ -16,7 +16,7 @@ import pytest
 import servers
 from sharing import is_the_study, kill_when_stalled, refused, table
 
-from ofbnas.manifest import entry_of
+from ofbnas.sharing.manifest import entry_of
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -96,9 +96,9 @@ def test_large_files_go_to_s3_in_parts(s3, tmp_path):
     entry = entry_of(large, "subnets/a/model.safetensors")
     code = f"""
 from pathlib import Path
-from ofbnas.manifest import Entry
-from ofbnas.remote import Bucket
-from ofbnas.transfer import Folder
+from ofbnas.sharing.manifest import Entry
+from ofbnas.sharing.remote import Bucket
+from ofbnas.sharing.transfer import Folder
 entry, bucket = Entry(**{entry.model_dump()!r}), Bucket("s3://{s3.bucket}/table")
 with bucket.held():
     bucket.put({{entry: Path({str(large)!r})}}, print)

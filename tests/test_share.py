@@ -14,8 +14,8 @@ from huggingface_hub import DatasetCard
 from sharing import best, contents, get, same_outputs
 
 from ofbnas.errors import InputError
-from ofbnas.manifest import entry_of, parse
-from ofbnas.share import push
+from ofbnas.sharing.manifest import entry_of, parse
+from ofbnas.sharing.share import push
 from ofbnas.subnet import load_subnet
 from ofbnas.table import home, read_table, write_row
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sharing import OFBNAS, contents, is_the_study, kill_when_stalled, refused, table
 
-from ofbnas.transfer import PART
+from ofbnas.sharing.transfer import PART
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +53,7 @@ def test_a_killed_pull_goes_on_and_never_shows_half_a_file(web, small_study, sha
 def test_a_killed_push_to_a_folder_goes_on(small_study, shared, tmp_path):
     code = f"""
 import os, signal
-from ofbnas.share import push
+from ofbnas.sharing.share import push
 def tell(line):
     if "architectures.parquet" in line:
         os.kill(os.getpid(), signal.SIGKILL)

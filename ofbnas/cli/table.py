@@ -11,7 +11,7 @@ import typer
 from ofbnas.cli.output import Json, print_json, print_table
 
 if TYPE_CHECKING:
-    from ofbnas.transfer import Moved
+    from ofbnas.sharing.transfer import Moved
 
 app = typer.Typer(name="table", no_args_is_help=True, help="Describe, check, merge and share architecture tables.")
 Table = Annotated[Path, typer.Argument(help="A study's folder or a .parquet file.", metavar="TABLE")]
@@ -118,7 +118,7 @@ def push(
 
     Example: ofbnas table push runs/digits hf://datasets/OWNER/digits-architectures
     """
-    from ofbnas.share import push as push_table
+    from ofbnas.sharing.share import push as push_table
 
     _print(target, push_table(source, target, weights=weights.value, tell=_tell), "sent", as_json)
 
@@ -138,8 +138,8 @@ def pull(
 
     Example: ofbnas table pull hf://datasets/OWNER/digits-architectures digits
     """
-    from ofbnas.share import pull as pull_table
-    from ofbnas.transfer import GB
+    from ofbnas.sharing.share import pull as pull_table
+    from ofbnas.sharing.transfer import GB
 
     _print(str(target), pull_table(source, target, max_size=int(max_size * GB), tell=_tell), "fetched", as_json)
 
@@ -149,7 +149,7 @@ def _tell(line: str) -> None:
 
 
 def _print(target: str, moved: Moved, how: str, as_json: bool) -> None:
-    from ofbnas.manifest import size_text
+    from ofbnas.sharing.manifest import size_text
 
     if as_json:
         print_json(

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ofbnas.errors import InputError, TransferError
-from ofbnas.hub import Hub
-from ofbnas.manifest import Entry
-from ofbnas.transfer import CHUNK, Folder, Readable, Source, Target, Tell, told
+from ofbnas.sharing.hub import Hub
+from ofbnas.sharing.manifest import Entry
+from ofbnas.sharing.transfer import CHUNK, Folder, Readable, Source, Target, Tell, told
 
 SECONDS = 60  # that a server may be silent
 BLOCK = 8 * CHUNK  # that is asked for at once from S3

@@ -16,7 +16,7 @@ from typing import Protocol
 import filelock
 
 from ofbnas.errors import InputError, TransferError
-from ofbnas.manifest import MANIFEST, MAX_BYTES, Entry, Manifest, parse, size_text
+from ofbnas.sharing.manifest import MANIFEST, MAX_BYTES, Entry, Manifest, parse, size_text
 
 CHUNK = 2**20
 GB = 10**9

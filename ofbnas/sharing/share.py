@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from ofbnas import parquet
 from ofbnas import table as tables
-from ofbnas.card import card
 from ofbnas.errors import InputError
 from ofbnas.front import front
-from ofbnas.manifest import (
+from ofbnas.plot import plot_front
+from ofbnas.sharing.card import card
+from ofbnas.sharing.manifest import (
     CARD,
     FORMAT,
     MANIFEST,
@@ -28,11 +29,10 @@ from ofbnas.manifest import (
     check_names,
     entry_of,
 )
-from ofbnas.plot import plot_front
-from ofbnas.remote import local_path, source_at, target_at
-from ofbnas.transfer import Folder, Moved, Tell
-from ofbnas.transfer import pull as get
-from ofbnas.transfer import push as send
+from ofbnas.sharing.remote import local_path, source_at, target_at
+from ofbnas.sharing.transfer import Folder, Moved, Tell
+from ofbnas.sharing.transfer import pull as get
+from ofbnas.sharing.transfer import push as send
 
 
 @dataclass(frozen=True)

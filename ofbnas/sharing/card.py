@@ -10,7 +10,7 @@ import yaml
 
 from ofbnas import table as tables
 from ofbnas.front import front
-from ofbnas.manifest import PICTURE
+from ofbnas.sharing.manifest import PICTURE
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 MOST = 20  # rows of the front that are shown

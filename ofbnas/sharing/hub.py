@@ -10,8 +10,8 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 from ofbnas.errors import InputError, TransferError
-from ofbnas.manifest import Entry
-from ofbnas.transfer import CHUNK, GB, Readable, Tell, told
+from ofbnas.sharing.manifest import Entry
+from ofbnas.sharing.transfer import CHUNK, GB, Readable, Tell, told
 
 ADDRESS = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/@]+))?(/(?P<folder>[^@]+))?")
 COMMIT_FILES, COMMIT_SIZE = 200, GB  # more weights than this make several commits, so that less is sent again
