@@ -37,7 +37,7 @@ def rows(out: Path) -> int:
     return len(list((out / "architectures").glob("trial-*.parquet")))
 
 
-def wait(condition, seconds=120) -> None:
+def wait(condition, seconds=300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
