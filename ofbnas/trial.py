@@ -123,7 +123,7 @@ def run_trial(
     table.write_history(folder, trial, found.history)
     row |= {"seconds": time.monotonic() - started, "finished_at": datetime.now(UTC)}
     table.write_row(folder, row)
-    _drop_checkpoints(folder, trial)
+    drop_checkpoints(folder, trial)
     return row
 
 
@@ -131,7 +131,7 @@ def write_failure(config: StudyConfig, params: Mapping[str, Any], trial: int, fo
     """Write the row of a trial that failed."""
     row = base_row(config, params, trial)
     table.write_row(folder, row | {"status": "failed", "reason": reason, "finished_at": datetime.now(UTC)})
-    _drop_checkpoints(folder, trial)
+    drop_checkpoints(folder, trial)
 
 
 def _checkpoints(folder: Path, trial: int) -> Path:
@@ -139,7 +139,7 @@ def _checkpoints(folder: Path, trial: int) -> Path:
     return folder / "checkpoints" / f"trial-{trial:05d}"
 
 
-def _drop_checkpoints(folder: Path, trial: int) -> None:
+def drop_checkpoints(folder: Path, trial: int) -> None:
     """Remove the checkpoints of a trial that is over."""
     shutil.rmtree(_checkpoints(folder, trial), ignore_errors=True)
     with suppress(OSError):  # others still have theirs

@@ -116,3 +116,14 @@ def test_what_does_not_go_together_is_refused(sweep, message):
 def test_options_that_a_sampler_does_not_take_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"sweep.sampler_options of random: .*population_size"):
         StudySearch(config(sampler="random", sampler_options={"population_size": 3}), tmp_path)
+
+
+def test_checkpoints_of_a_trial_that_has_a_row_are_removed_on_a_start(tmp_path):
+    """As when everything is killed between the row and their removal."""
+    study = config()
+    run(study, tmp_path, 1)
+    left = tmp_path / "checkpoints" / "trial-00000"
+    left.mkdir(parents=True)
+    (left / "search.pt").write_bytes(b"x")
+    StudySearch(study, tmp_path)
+    assert not (tmp_path / "checkpoints").exists()

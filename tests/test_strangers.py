@@ -243,7 +243,7 @@ def judge(file) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=EXAMPLES * 3 // 4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES * 9 // 10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(cuts, min_size=1, max_size=6))
 def test_damaged_files_are_read_or_refused(whole, tmp_path_factory, damages):
     broken = bytearray(whole)
@@ -256,7 +256,7 @@ def test_damaged_files_are_read_or_refused(whole, tmp_path_factory, damages):
 
 
 @pytest.mark.slow
-@settings(max_examples=EXAMPLES // 4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES // 10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.fixed_dictionaries({}, optional=odd_values))
 def test_odd_values_are_told_or_refused(tmp_path_factory, values):
     file = tmp_path_factory.getbasetemp() / "odd.parquet"

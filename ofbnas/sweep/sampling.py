@@ -17,7 +17,7 @@ from ofbnas.config import ChoiceParam, IntParam, StudyConfig, SweepConfig
 from ofbnas.errors import InputError
 from ofbnas.sweep.journal import storage_of
 from ofbnas.sweep.ray_quietly import OptunaSearch
-from ofbnas.trial import write_failure
+from ofbnas.trial import drop_checkpoints, write_failure
 
 
 def has_running(config: StudyConfig, folder: Path) -> bool:
@@ -91,6 +91,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         again = []
         for trial in self.study.get_trials(deepcopy=False):
             row = table.read_row(self.folder, trial.number)
+            if row is not None:  # killed after its row was written, a trial may have left its checkpoints
+                drop_checkpoints(self.folder, trial.number)
             if trial.state == TrialState.RUNNING and row is None:
                 again.append(trial)
             elif trial.state == TrialState.RUNNING:
