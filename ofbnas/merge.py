@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import pandas as pd
 
 from ofbnas import table
 from ofbnas.errors import InputError
-from ofbnas.subnet import file_sha256, weights_file
+from ofbnas.weights import file_sha256, weights_file
 
 ORIGIN = "origin"
 KEY = ["study", "trial", "arch_id"]
@@ -53,8 +52,9 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
     for source, rows in zip(sources, read, strict=True):
         rows["_source"] = str(source)
     joined = pd.concat(read, ignore_index=True)
-    _check_ids(joined)
-    content = joined.drop(columns=[ORIGIN, "_source", "weights"]).map(_plain)
+    for arch_id, count in table.ambiguous_ids(joined).items():
+        raise InputError(f"architecture {arch_id} stands for {count} different ones; validate the tables")
+    content = joined.drop(columns=[ORIGIN, "_source", "weights"]).map(table.canonical)
     kept = joined[~content.duplicated().to_numpy()].reset_index(drop=True)
     conflicts = _conflicts(kept, content[~content.duplicated().to_numpy()].reset_index(drop=True))
     target.mkdir(parents=True)
@@ -66,14 +66,6 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
 def _with_origin(rows: pd.DataFrame, source: Path) -> pd.DataFrame:
     own = rows[ORIGIN] if ORIGIN in rows else pd.Series([None] * len(rows), dtype="object")
     return rows.assign(**{ORIGIN: own.astype("object").where(own.notna(), source.name)})
-
-
-def _check_ids(rows: pd.DataFrame) -> None:
-    known = rows[rows["arch_id"].notna()]
-    content = known["model"] + known["model_kwargs"] + known["architecture"].map(_plain)
-    several = content.groupby(known["arch_id"]).nunique()
-    if len(odd := several[several > 1]):
-        raise InputError(f"architecture {odd.index[0]} stands for {odd.iloc[0]} different ones; validate the tables")
 
 
 def _conflicts(rows: pd.DataFrame, content: pd.DataFrame) -> list[str]:
@@ -97,8 +89,3 @@ def _weights(row: pd.Series[Any], target: Path) -> str | None:
     if not place.exists():
         shutil.copytree(file.parent, place)
     return str((place / file.name).relative_to(target).as_posix())
-
-
-def _plain(value: Any) -> Any:
-    """A value that can be compared: nested ones as text."""
-    return json.dumps(value, sort_keys=True, default=lambda array: array.tolist()) if isinstance(value, dict) else value

@@ -46,15 +46,15 @@ def read(
             file, thrift_string_size_limit=MAX_FOOTER, thrift_container_size_limit=MAX_FOOTER_ITEMS
         ) as opened:
             _check_sizes(file, opened.metadata)
-            version = _version(file, opened.schema_arrow.metadata or {})
-            names = list(dict.fromkeys(opened.schema_arrow.names))
-            if len(names) != len(opened.schema_arrow.names):
+            schema = opened.schema_arrow
+            version, names = _version(file, schema.metadata or {}), schema.names
+            if len(set(names)) != len(names):
                 raise InputError(f"{file}: has two columns of one name")
             if missing := [name for name in required if name not in names]:
                 raise InputError(f"{file}: is without the columns {', '.join(missing)}")
         kept = names if columns is None else [name for name in names if name in columns]
         if where is not None and any(name not in names for name, _, _ in where):
-            return pq.read_schema(file).empty_table().select(kept).replace_schema_metadata(version)
+            return schema.empty_table().select(kept).replace_schema_metadata(version)
         table = pq.read_table(
             file,
             columns=kept,

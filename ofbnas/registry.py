@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_type_hints
 
 import timm
@@ -42,15 +42,7 @@ class Registered:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {
-            "model": self.model,
-            "family": self.family,
-            "searchable": self.searchable,
-            "reason": self.reason,
-            "axes": self.axes,
-            "gmacs": self.gmacs,
-            "least_gmacs": self.least_gmacs,
-        }
+        return asdict(self) | {"searchable": self.searchable}
 
 
 def names(pattern: str = "*") -> list[str]:

@@ -14,8 +14,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ofbnas import table
@@ -24,6 +23,7 @@ from ofbnas.axes import check_sizes
 from ofbnas.create import check_parameters, create_parent
 from ofbnas.errors import InputError
 from ofbnas.shrink import load_, shapes_at
+from ofbnas.weights import check_shapes, file_sha256, weights_file
 
 FORMAT = 1
 Sizes = dict[str, tuple[int, int]]
@@ -141,7 +141,7 @@ def load(folder: Path, sha256: str | None = None) -> Subnet:
     Raises:
         InputError: Files are missing, damaged, or do not fit each other.
     """
-    config_file, weights_file = folder / "config.json", folder / "model.safetensors"
+    config_file, weights = folder / "config.json", folder / "model.safetensors"
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
         extra = config["ofbnas"]
@@ -154,12 +154,12 @@ def load(folder: Path, sha256: str | None = None) -> Subnet:
         raise InputError(f"{config_file}: no description of a subnet ({error!r})") from None
     if version > FORMAT:
         raise InputError(f"{config_file}: has format {version}, this ofbnas reads up to {FORMAT}: upgrade ofbnas")
-    if not weights_file.is_file():
-        raise InputError(f"{weights_file}: no such file; the weights of this subnet are not here")
-    if sha256 is not None and (actual := file_sha256(weights_file)) != sha256:
-        raise InputError(f"{weights_file}: has SHA-256 {actual}, expected {sha256}: the file is not the one recorded")
+    if not weights.is_file():
+        raise InputError(f"{weights}: no such file; the weights of this subnet are not here")
+    if sha256 is not None and (actual := file_sha256(weights)) != sha256:
+        raise InputError(f"{weights}: has SHA-256 {actual}, expected {sha256}: the file is not the one recorded")
     architecture = Architecture.from_json(found)
-    return Subnet(architecture, build(architecture, weights_file).eval(), units)
+    return Subnet(architecture, build(architecture, weights).eval(), units)
 
 
 def load_subnet(source: Path | str, arch_id: str) -> nn.Module:
@@ -193,27 +193,6 @@ def load_subnet(source: Path | str, arch_id: str) -> nn.Module:
     return subnet.model
 
 
-def weights_file(source: Path, weights: str) -> Path | None:
-    """The file of a row's weights, None where it is not there.
-
-    Args:
-        source: The table.
-        weights: The path in a row's `weights`, which may come from a stranger.
-
-    Raises:
-        InputError: The path leaves the table's folder, through a link too.
-    """
-    root = table.home(source).resolve()
-    try:
-        file = (root / weights).resolve()
-        there = file.is_file()
-    except (OSError, ValueError, RuntimeError):
-        raise InputError(f"{source}: {weights[:80]!r} is no path of weights") from None
-    if not file.is_relative_to(root):
-        raise InputError(f"{source}: the weights {weights[:80]} lie outside its folder")
-    return file if there else None
-
-
 def build(architecture: Architecture, weights: Path) -> nn.Module:
     """The timm model of an architecture, with the weights of a .safetensors file.
 
@@ -227,24 +206,8 @@ def build(architecture: Architecture, weights: Path) -> nn.Module:
     check_sizes(parent, architecture.sizes)
     current = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     expected = shapes_at(current, parent, architecture.sizes)
-    try:
-        with safe_open(weights, framework="pt") as file:
-            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            if stored != expected:
-                odd = sorted(n for n in stored | expected if stored.get(n) != expected.get(n))
-                raise InputError(
-                    f"{weights}: {odd[0]} has shape {stored.get(odd[0])}, expected {expected.get(odd[0])}: "
-                    "the weights belong to another architecture"
-                )
-            tensors = {name: file.get_tensor(name) for name in stored}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{weights}: no weights in safetensors format ({error})") from None
+    check_shapes(weights, expected)
+    tensors = load_file(weights)
     load_(model, [axis.resized(architecture.sizes[axis.name]) for axis in parent], tensors)
     model.load_state_dict(tensors)
     return model
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

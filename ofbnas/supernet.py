@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from ofbnas.axes import Axis, Binding, all_bindings, patch_tokens
+from ofbnas.axes import Axis, Binding, all_bindings, family_of, patch_tokens
 from ofbnas.axes import axes as axes_of
 from ofbnas.bimask import BiMask
 from ofbnas.errors import InputError
 from ofbnas.shrink import load_, take
-from ofbnas.tokens import MaskedImageModelling, hidden_patches
+from ofbnas.tokens import MaskedImageModelling
 
 TOKEN, PROJECT = Binding("pmim.mask_token", 0, masked=True), Binding("pmim.project.weight", 1)
 Module = TypeVar("Module", bound=nn.Module)
@@ -27,8 +28,7 @@ class Supernet(nn.Module):
     forward pass runs on `weights()`. With new masks, which are open, that is the model itself, bit for bit.
 
     Attributes:
-        model: The timm model; its parameters are trained as they are.
-        axes: Its axes, at its present sizes.
+        axes: The model's axes, at its present sizes.
         masks: The bi-masks of the axes that have one.
         pmim: Masked image modelling, or None.
     """
@@ -62,7 +62,7 @@ class Supernet(nn.Module):
                 f"{type(model).__name__} has gradient checkpointing on, which recomputes with the wrong weights under "
                 "a mask: call model.set_grad_checkpointing(False)"
             )
-        self.model = model
+        self.whole = Passes(model)
         self.axes = tuple(axes_of(model) if axes is None else axes)
         if masks is None:
             masks = {axis.name: BiMask(axis.size, axis.options) for axis in self.axes if axis.searched}
@@ -74,6 +74,11 @@ class Supernet(nn.Module):
         self.register_buffer("_places", torch.tensor(places), persistent=False)
         self.register_buffer("_sizes", sizes, persistent=False)
         self.to(next(model.parameters()).device)
+
+    @property
+    def model(self) -> nn.Module:
+        """The timm model; its parameters are trained as they are."""
+        return self.whole.model
 
     def masked(self) -> dict[str, BiMask]:
         """Axis name to bi-mask, in the order of the axes."""
@@ -120,8 +125,14 @@ class Supernet(nn.Module):
         with torch.autocast(images.device.type, enabled=False):  # masks are small, and sums of small parts
             tensors = self.masked_tensors()
         inner = {f"model.{name}": tensors[name] for name, _ in self.model.named_parameters()}
-        with hidden_patches(self.model, hidden, tensors.get("pmim.mask_token")):
-            both: tuple[Tensor, Tensor] = torch.func.functional_call(Passes(self.model), inner, (images,))
+        if hidden is None:
+            hiding: AbstractContextManager[None] = nullcontext()
+        elif self.pmim is None:
+            raise ValueError("patches can be hidden only with a mask token: give the supernet its pmim")
+        else:
+            hiding = self.pmim.hiding(self.model, hidden, tensors["pmim.mask_token"])
+        with hiding:
+            both: tuple[Tensor, Tensor] = torch.func.functional_call(self.whole, inner, (images,))
         return both
 
     def expected_sizes(self) -> tuple[Tensor, Tensor]:
@@ -197,13 +208,6 @@ class Supernet(nn.Module):
         return tensors
 
 
-def passes(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """A timm model's final features [batch, tokens, embedding] and outputs [batch, classes] of one forward pass."""
-    timm_model: Any = model
-    features = timm_model.forward_features(images)
-    return patch_tokens(model, features), timm_model.forward_head(features)
-
-
 def _with_tensors(model: nn.Module, axes: Sequence[Axis], tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of a model with tensors of its own or of smaller widths."""
     copied = bare_copy(model)
@@ -222,12 +226,15 @@ def _key(name: str) -> str:
 
 
 class Passes(nn.Module):
-    """A model's features and outputs in one call, which is what `functional_call` and `torch.compile` need."""
+    """A timm model's final features and outputs in one call, which `functional_call` and `torch.compile` need."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.channels_first = family_of(model).channels_first
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features [batch, tokens, embedding] and outputs [batch, classes]."""
-        return passes(self.model, images)
+        model: Any = self.model
+        features = model.forward_features(images)
+        return patch_tokens(features, self.channels_first), model.forward_head(features)

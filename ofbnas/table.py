@@ -101,9 +101,14 @@ def read_table(
     Raises:
         InputError: There is no such table, or a file is none.
     """
-    table = read_arrow(source, columns=None if columns is None else [*columns, "trial"], where=where)
-    frame: pd.DataFrame = table.to_pandas(types_mapper=_nullable)
+    frame = to_frame(read_arrow(source, columns=None if columns is None else [*columns, "trial"], where=where))
     return frame if columns is None else frame[list(columns)]
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """What `read_arrow` read, as a data frame."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_nullable)
+    return frame
 
 
 def read_arrow(source: Path | str, *, columns: Sequence[str] | None = None, where: Filters | None = None) -> pa.Table:
@@ -213,6 +218,19 @@ def find(table: pd.DataFrame, arch_id: str) -> pd.Series[Any]:
     rows = table[table["arch_id"] == ids[0]]
     best: pd.Series[Any] = rows.sort_values("val_top1", ascending=False, kind="stable").iloc[0]
     return best
+
+
+def canonical(value: Any) -> Any:
+    """A value of a table that can be compared: nested ones as text."""
+    return json.dumps(value, sort_keys=True, default=lambda array: array.tolist()) if isinstance(value, dict) else value
+
+
+def ambiguous_ids(rows: pd.DataFrame) -> dict[str, int]:
+    """Ids that stand for several architectures, and for how many."""
+    known = rows[rows["arch_id"].notna()]
+    content = known["model"] + known["model_kwargs"] + known["architecture"].map(canonical)
+    counts = content.groupby(known["arch_id"]).nunique()
+    return {str(arch_id): int(count) for arch_id, count in counts[counts > 1].items()}
 
 
 def nested(sizes: Mapping[str, tuple[int, int]], kinds: Mapping[str, str]) -> dict[str, Any]:

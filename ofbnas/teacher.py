@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ofbnas import losses
 from ofbnas.config import DistillConfig
-from ofbnas.supernet import passes
+from ofbnas.supernet import Passes
 
 Both = tuple[Tensor, Tensor]
 
@@ -46,14 +46,15 @@ class Teacher:
             wants: How the teacher's are; by default alike.
         """
         self.model, self.config, self.image_size = model.eval(), config, image_size
-        self.is_parent = config.teacher is None
+        self.parent = Passes(self.model) if config.teacher is None else None
         self.has, self.wants = has, wants
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Both:
         """Features and outputs: the parent's tokens [batch, tokens, embedding], another's pooled [batch, features]."""
-        if self.is_parent:
-            return passes(self.model, images)
+        if self.parent is not None:
+            both: Both = self.parent(images)
+            return both
         model: Any = self.model
         features = model.forward_features(self._adapted(images))
         return model.forward_head(features, pre_logits=True), model.forward_head(features)
@@ -72,7 +73,7 @@ class Teacher:
         loss = torch.lerp(task, outputs, config.weight)
         if not config.features:
             return loss
-        if self.is_parent:
+        if self.parent is not None:
             return loss + config.features * losses.feature_distance(learned[0], taught[0], channels)
         return loss + config.features * losses.likeness_distance(learned[0].mean(1), taught[0])
 

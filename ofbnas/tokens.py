@@ -23,7 +23,8 @@ class MaskedImageModelling(nn.Module):
 
     Attributes:
         mask_token: [first embedding].
-        grid: Patches, (rows, columns).
+        grid: Places of the final features, (rows, columns).
+        patches: Patches, (rows, columns); more than places where stages merge them.
         patch: Side of a patch, pixels.
         window: Side of the local window, pixels.
     """
@@ -32,7 +33,8 @@ class MaskedImageModelling(nn.Module):
         """Fit a decoder to a timm model with square patches."""
         super().__init__()
         channels, height, _ = input_size(model)
-        self.grid = final_grid(model)
+        self.grid, self.patches = final_grid(model), patch_grid(model)
+        self.channels_first = family_of(model).channels_first
         self.patch = height // self.grid[0]
         self.window = max(3, 2 * round((height * 47 / 224 - 1) / 2) + 1)
         found = axes(model, {})
@@ -52,10 +54,10 @@ class MaskedImageModelling(nn.Module):
             share: Of patches.
             seed: Of the choice.
         """
-        patches = self.grid[0] * self.grid[1]
-        count = int(share * patches + random.Random(seed).random())
+        places = self.grid[0] * self.grid[1]
+        count = int(share * places + random.Random(seed).random())
         generator = torch.Generator(self.mask_token.device).manual_seed(seed)
-        noise = torch.rand(batch, patches, generator=generator, device=self.mask_token.device)
+        noise = torch.rand(batch, places, generator=generator, device=self.mask_token.device)
         return noise.topk(count, dim=1).indices
 
     def forward(self, features: Tensor, hidden: Tensor) -> Tensor:
@@ -81,39 +83,32 @@ class MaskedImageModelling(nn.Module):
         goal = target.gather(1, hidden[..., None].expand(-1, -1, target.shape[-1]))
         return nn.functional.l1_loss(self(features, hidden), goal)
 
+    @contextmanager
+    def hiding(self, model: nn.Module, hidden: Tensor, token: Tensor) -> Iterator[None]:
+        """Put a token in the place of hidden patches while the block runs, before positions are added to them.
 
-@contextmanager
-def hidden_patches(model: nn.Module, hidden: Tensor | None, token: Tensor | None) -> Iterator[None]:
-    """Put a token in the place of hidden patches while the block runs, before positions are added to them.
+        Args:
+            model: The model this was fitted to, at any widths.
+            hidden: Numbers of the places of `grid` to hide, [batch, hidden].
+            token: [first embedding].
+        """
+        grid, patches = self.grid, self.patches
 
-    Args:
-        model: A timm model.
-        hidden: Numbers of the places of `final_grid` to hide, [batch, hidden]; None hides none.
-        token: [embedding].
-    """
-    if hidden is None:
-        yield
-        return
-    if token is None:
-        raise ValueError("patches can be hidden only with a mask token: give the supernet its pmim")
-    grid, fine = final_grid(model), patch_grid(model)
-    first = family_of(model).channels_first
+        def replace(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
+            where = torch.zeros(len(embedded), grid[0] * grid[1], dtype=torch.bool, device=embedded.device)
+            where = where.scatter(1, hidden, True).unflatten(1, grid)
+            where = where.repeat_interleave(patches[0] // grid[0], 1).repeat_interleave(patches[1] // grid[1], 2)
+            if embedded.ndim == 3:
+                return torch.where(where.flatten(1)[..., None], token.to(embedded.dtype), embedded)
+            if self.channels_first:
+                return torch.where(where[:, None], token.to(embedded.dtype)[:, None, None], embedded)
+            return torch.where(where[..., None], token.to(embedded.dtype), embedded)
 
-    def replace(module: nn.Module, inputs: Any, patches: Tensor) -> Tensor:
-        where = torch.zeros(len(patches), grid[0] * grid[1], dtype=torch.bool, device=patches.device)
-        where = where.scatter(1, hidden, True).unflatten(1, grid)
-        where = where.repeat_interleave(fine[0] // grid[0], 1).repeat_interleave(fine[1] // grid[1], 2)
-        if patches.ndim == 3:
-            return torch.where(where.flatten(1)[..., None], token.to(patches.dtype), patches)
-        if first:
-            return torch.where(where[:, None], token.to(patches.dtype)[:, None, None], patches)
-        return torch.where(where[..., None], token.to(patches.dtype), patches)
-
-    handle = model.get_submodule("patch_embed").register_forward_hook(replace)
-    try:
-        yield
-    finally:
-        handle.remove()
+        handle = model.get_submodule("patch_embed").register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from ofbnas.schema import SWEPT
 from ofbnas.search import search
 from ofbnas.subnet import Subnet
 from ofbnas.training import evaluate
+from ofbnas.weights import file_sha256
 
 Report = Callable[[str, int, int], None]  # phase, epoch from 1, epochs
 
@@ -194,7 +195,7 @@ def _save_subnet(subnet: Subnet, folder: Path, trial: int, row: Mapping[str, Any
             return place, subnets.save(subnet, place, card=_card(subnet, row, place.name))
         except FileExistsError:
             continue
-    return place, subnets.file_sha256(place / "model.safetensors")
+    return place, file_sha256(place / "model.safetensors")
 
 
 def _card(subnet: Subnet, row: Mapping[str, Any], name: str) -> str:

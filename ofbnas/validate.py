@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ofbnas import table
@@ -21,7 +20,8 @@ from ofbnas.cost import cost_of
 from ofbnas.create import check_parameters, create_parent
 from ofbnas.errors import InputError
 from ofbnas.shrink import shapes_at
-from ofbnas.subnet import Architecture, file_sha256, weights_file
+from ofbnas.subnet import Architecture
+from ofbnas.weights import check_shapes, file_sha256, weights_file
 
 PERCENT = ("top1", "top5", "val_top1", "top1_before_finetune", "parent_top1")
 POSITIVE = ("gmacs", "params", "parent_gmacs", "parent_params", "num_classes", "image_size")
@@ -80,7 +80,7 @@ def validate(source: Path) -> Checked:
     parents: dict[tuple[str, str], _Parent] = {}
     known = rows[rows["arch_id"].notna()]
     checked.architectures = known["arch_id"].nunique()
-    claims = known.assign(architecture=known["architecture"].map(_canonical))
+    claims = known.assign(architecture=known["architecture"].map(table.canonical))
     told = claims.duplicated(["arch_id", "model", "model_kwargs", "architecture", "gmacs", "params"])
     for _, row in known[~told].iterrows():
         checked.problems += [Problem(row["study"], int(row["trial"]), what) for what in _architecture(row, parents)]
@@ -183,13 +183,7 @@ def _fits(weights: Path, row: pd.Series[Any], parents: dict[tuple[str, str], _Pa
         raise InputError(f"its weights have SHA-256 {actual}, recorded is {row['weights_sha256']}")
     parent = _parent(row, parents)
     expected = shapes_at(parent.shapes, parent.axes, flat_sizes(row["architecture"], parent.axes))
-    try:
-        with safe_open(weights, framework="pt") as file:
-            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{weights}: no weights in safetensors format ({error})") from None
-    if odd := sorted(name for name in stored | expected if stored.get(name) != expected.get(name)):
-        raise InputError(f"its weights have {odd[0]} as {stored.get(odd[0])}, expected {expected.get(odd[0])}")
+    check_shapes(weights, expected)
     return True
 
 
@@ -216,20 +210,13 @@ def _duplicates(rows: pd.DataFrame) -> Iterator[Problem]:
     """Trials that are there twice, and ids that stand for several architectures."""
     twice = rows.duplicated([name for name in ("study", "trial", "origin") if name in rows.columns]).to_numpy()
     yield from _told(rows, twice, lambda row: "is there twice")
-    known = rows[rows["arch_id"].notna()]
-    content = known["architecture"].map(_canonical) + known["model"] + known["model_kwargs"]
-    several = content.groupby(known["arch_id"]).nunique()
-    for arch_id in several[several > 1].index:
-        yield Problem(None, None, f"architecture {arch_id} stands for {several[arch_id]} different ones")
+    for arch_id, count in table.ambiguous_ids(rows).items():
+        yield Problem(None, None, f"architecture {arch_id} stands for {count} different ones")
 
 
 def _told(rows: pd.DataFrame, odd: Any, what: Any) -> Iterator[Problem]:
     for _, row in rows[odd].iterrows():
         yield Problem(str(row["study"]), int(row["trial"]), what(row))
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=lambda array: array.tolist())
 
 
 def _is_json(text: str) -> bool:

@@ -297,7 +297,7 @@ def test_final_features_lie_as_the_patches_do(model):
     side = images.shape[2] // rows
 
     def tokens(x):
-        return patch_tokens(model, model.forward_features(x))[0, -rows * columns :]
+        return patch_tokens(model.forward_features(x), family_of(model).channels_first)[0, -rows * columns :]
 
     before = tokens(images)
     for place in {0, columns - 1, rows * columns // 2 + 1, rows * columns - 1}:

@@ -13,8 +13,9 @@ from test_shrink import KEPT, shrink
 from ofbnas.axes import axes
 from ofbnas.create import create_parent
 from ofbnas.errors import InputError
-from ofbnas.subnet import Architecture, Subnet, file_sha256, load, load_subnet, save
+from ofbnas.subnet import Architecture, Subnet, load, load_subnet, save
 from ofbnas.table import write_row
+from ofbnas.weights import file_sha256
 
 
 @pytest.fixture

@@ -76,11 +76,16 @@ def final_grid(model: nn.Module) -> tuple[int, int]:
     return rows // merging, columns // merging
 
 
-def patch_tokens(model: nn.Module, features: Tensor) -> Tensor:
-    """Features as tokens, [batch, tokens, embedding], where a model may give a map."""
+def patch_tokens(features: Tensor, channels_first: bool) -> Tensor:
+    """Features as tokens, [batch, tokens, embedding], where a model may give a map.
+
+    Args:
+        features: Tokens, or a map.
+        channels_first: Whether maps of the model's family are [batch, embedding, rows, columns].
+    """
     if features.ndim == 3:
         return features
-    return features.flatten(2).transpose(1, 2) if family_of(model).channels_first else features.flatten(1, 2)
+    return features.flatten(2).transpose(1, 2) if channels_first else features.flatten(1, 2)
 
 
 def reference_counts(model: nn.Module) -> tuple[Counter[str], Counter[str], Counter[str]]:

@@ -26,13 +26,20 @@ PROJECTIONS = ("qkv", "q_proj", "k_proj", "v_proj", "gate")
 WIDTHS: dict[str, Value] = {
     "num_heads": groups,
     "num_kv_heads": groups,
+    "heads": groups,
     "head_dim": channels,
     "attn_dim": units,
+    "dim_out": units,
     "kv_dim": units,
     "scale": inverse_root,
 }
 # Attributes of a model that tell the width of its stream.
 STREAM: dict[str, Value] = {"embed_dim": units, "num_features": units, "head_hidden_size": units}
+# The same at its end alone, where stages have streams of their own.
+LAST_STREAM: dict[str, Value] = {"num_features": units, "head_hidden_size": units}
+# Attributes of a pooling by attention.
+POOL: dict[str, Value] = {"num_heads": groups, "latent_dim": units, "out_features": units}
+Following = tuple[str, Value]
 
 
 class Parts:
@@ -103,6 +110,30 @@ class Parts:
             stem = [replace(binding, masked=False) for binding in stem] + self.outputs("norm_pre", masked=True)
         return [*stem, *self.outputs("norm", "fc_norm"), *self.inputs("head", "head_dist")]
 
+    def stage(self, stages: str, index: int, *, norm_first: bool) -> tuple[list[Binding], list[Following]]:
+        """A stage's stream where it begins, at patches or where four of them are merged, and where it is read.
+
+        Args:
+            stages: The module that holds all stages.
+            index: Of the stage.
+            norm_first: Whether a merging normalises what it reads; otherwise what it gives.
+
+        Returns:
+            Bindings, and attributes of the model that follow.
+        """
+        merge, after = f"{stages}.{index}.downsample", f"{stages}.{index + 1}.downsample"
+        if index == 0:
+            stream, follows = self.start("patch_embed.proj", "patch_embed.norm"), [*self.following("", embed_dim=units)]
+        else:
+            layers = [f"{merge}.reduction"] if norm_first else [f"{merge}.reduction", f"{merge}.norm"]
+            stream, follows = self.start(*layers), []
+        if self.has(f"{after}.reduction.weight"):
+            stream += self.inputs(f"{after}.reduction", copies=4)
+            stream += self.outputs(f"{after}.norm", copies=4) if norm_first else []
+            return stream, follows
+        stream += [*self.outputs("norm"), *self.inputs("head.fc")]
+        return stream, [*follows, *self.following("", **LAST_STREAM)]
+
     def block(self, place: str, post_norm: bool = False) -> list[Binding]:
         """What lies along the residual stream of a block of attention and MLP, each with a norm before or after."""
         norms = [f"{place}.norm1", f"{place}.norm2"]
@@ -156,7 +187,8 @@ class Parts:
         """
         module = self.module(name)
         bindings = self.projections(name) if bindings is None else bindings
-        width, heads = self._width(bindings[0]), module.num_heads
+        width = self._width(bindings[0])
+        heads = module.num_heads if hasattr(module, "num_heads") else module.heads
         return Axis(
             name=name,
             kind="attn",
@@ -185,7 +217,7 @@ class Parts:
         )
         return Axis(name=name, kind="mlp", size=(1, width), bindings=bindings, options=full(1, width))
 
-    def following(self, name: str, **values: Value) -> tuple[tuple[str, Value], ...]:
+    def following(self, name: str, **values: Value) -> tuple[Following, ...]:
         """Those attributes of a module that it has, with what gives their values from (groups, channels)."""
         module = self.module(name)
         prefix = f"{name}." if name else ""
@@ -195,7 +227,7 @@ class Parts:
         self,
         bindings: Iterable[Binding],
         name: str = "embed",
-        attributes: Iterable[tuple[str, Value]] = (),
+        attributes: Iterable[Following] = (),
         heads: int = 1,
         products: int = 0,
         searchable: bool = True,

@@ -10,26 +10,17 @@ import yaml
 
 from ofbnas import table as tables
 from ofbnas.front import front
+from ofbnas.schema import meaning
 from ofbnas.sharing.manifest import PICTURE
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 MOST = 20  # rows of the front that are shown
 
-COLUMNS = {
-    "arch_id": "the architecture's id: equal sizes of the same parent have equal ids, everywhere",
-    "study, trial": "where the row is from",
-    "status, reason": "`complete` or `failed`, and why",
-    "model, model_kwargs": "the parent: timm's name and arguments, in JSON",
-    "architecture": "the sizes that were found: the embedding, and heads, head size and hidden units of each block",
-    "gmacs, params": "multiply-accumulates per image, in thousand millions, and parameters",
-    "parent_gmacs, parent_params, parent_top1": "the same of the parent, and its accuracy",
-    "top1, top5": "accuracy on the test images, in percent",
-    "val_top1": "accuracy on the validation images, by which trials are compared while searching",
-    "latency_ms, latency_device": "measured time per image, and on what",
-    "hp.*": "hyper-parameters that the study swept",
-    "dataset, seed, versions, git_commit, device": "what is needed to do it again",
-    "weights, weights_sha256": "where the weights lie in this folder, and their hash, also where they are not shared",
-}
+COLUMNS = (
+    "arch_id", "study", "trial", "status", "reason", "model", "model_kwargs", "architecture", "gmacs", "params",
+    "parent_gmacs", "parent_params", "parent_top1", "top1", "top5", "val_top1", "latency_ms", "latency_device",
+    "dataset", "seed", "versions", "git_commit", "device", "weights", "weights_sha256",
+)  # fmt: skip
 
 
 def card(rows: pd.DataFrame, shared: Collection[str], address: str, *, picture: bool, history: bool) -> str:
@@ -50,7 +41,7 @@ def card(rows: pd.DataFrame, shared: Collection[str], address: str, *, picture: 
     data = f" on {', '.join(map(str, names))}" if len(names := _known(rows, "dataset")) else ""
     parents = ", ".join(f"`{name}`" for name in rows["model"].unique())
     drawn = f"![The Pareto front]({PICTURE})\n\n" if picture else ""
-    columns = "\n".join(f"| {names} | {meaning} |" for names, meaning in COLUMNS.items())
+    columns = "\n".join(f"| {name} | {text} | {unit} |" for name in COLUMNS for text, unit in [meaning(name)])
     also = (
         "`history.parquet` has losses, schedules and the options left over time, for each trial.\n" if history else ""
     )
@@ -90,9 +81,10 @@ table = pandas.read_parquet("{here}/{tables.COMPACT}")
 
 ## Columns
 
-| column | what it is |
-|---|---|
+| column | what it is | unit |
+|---|---|---|
 {columns}
+| hp.* | A hyper-parameter that the study swept. | |
 
 {also}"""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ofbnas.errors import InputError
 from ofbnas.table import COMPACT, COMPACT_HISTORY
+from ofbnas.weights import file_sha256
 
 FORMAT = 1
 MANIFEST, CARD, PICTURE = "manifest.json", "README.md", "front.png"
@@ -115,8 +115,7 @@ def check_names(paths: Iterable[str], source: str) -> None:
 
 def entry_of(file: Path, path: str) -> Entry:
     """The entry of a file on disk that is shared as `path`."""
-    with file.open("rb") as opened:
-        return Entry(path=path, size=file.stat().st_size, sha256=hashlib.file_digest(opened, "sha256").hexdigest())
+    return Entry(path=path, size=file.stat().st_size, sha256=file_sha256(file))
 
 
 def size_text(num_bytes: int) -> str:

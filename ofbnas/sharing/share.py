@@ -33,6 +33,7 @@ from ofbnas.sharing.remote import local_path, source_at, target_at
 from ofbnas.sharing.transfer import Folder, Moved, Tell
 from ofbnas.sharing.transfer import pull as get
 from ofbnas.sharing.transfer import push as send
+from ofbnas.weights import weights_file
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,14 @@ def collect(source: Path, made: Path, weights: Weights, address: str, tell: Tell
     Raises:
         InputError: There is no such table, or weights that are asked for are not those recorded, or not here.
     """
-    arrow, rows = tables.read_arrow(source), tables.read_table(source)
+    arrow = tables.read_arrow(source)
+    rows = tables.to_frame(arrow)
     if rows.empty:
         raise InputError(f"{source}: its table has no rows yet; there is nothing to share")
     home = tables.home(source)
     files: dict[str, Path] = {}
     for _, row in _chosen(rows, weights).iterrows():
-        files |= _subnet(home, row, weights)
+        files |= _subnet(source, home, row, weights)
     parquet.write(arrow, made / tables.COMPACT)
     files[tables.COMPACT] = made / tables.COMPACT
     if (history := _history(home)) is not None:
@@ -132,12 +134,11 @@ def _chosen(rows: pd.DataFrame, weights: Weights) -> pd.DataFrame:
     return rows.dropna(subset=["weights"]).drop_duplicates("weights")
 
 
-def _subnet(home: Path, row: pd.Series[str], weights: Weights) -> dict[str, Path]:
+def _subnet(source: Path, home: Path, row: pd.Series[str], weights: Weights) -> dict[str, Path]:
     """The files of a row's weights."""
     path = PurePosixPath(row["weights"])
+    weights_file(source, row["weights"])  # refuses a path that leads out
     folder = (home / path).parent
-    if not folder.resolve().is_relative_to(home.resolve()):
-        raise InputError(f"{home}: the weights of {row['arch_id']} lie outside its folder ({path})")
     found = {f"{path.parent}/{name}": folder / name for name in SUBNET_FILES if (folder / name).is_file()}
     if path.name != SUBNET_FILES[1] or not {f"{path.parent}/{name}" for name in SUBNET_FILES[:2]} <= set(found):
         fewer = "--weights front or none" if weights == "all" else "--weights none"

@@ -17,6 +17,7 @@ import filelock
 
 from ofbnas.errors import InputError, TransferError
 from ofbnas.sharing.manifest import MANIFEST, MAX_BYTES, Entry, Manifest, parse, size_text
+from ofbnas.weights import file_sha256
 
 CHUNK = 2**20
 GB = 10**9
@@ -119,7 +120,7 @@ class Folder:
             if place.parent.is_dir():
                 for left in place.parent.glob(f"{PART}*"):
                     left.unlink()
-            if not (place.is_file() and place.stat().st_size == entry.size and _sha256(place) == entry.sha256):
+            if not (place.is_file() and place.stat().st_size == entry.size and file_sha256(place) == entry.sha256):
                 absent.append(entry)
         needed, free = sum(entry.size for entry in absent), shutil.disk_usage(self.path).free
         if needed > free:
@@ -252,11 +253,6 @@ def _read_manifest(source: Source, name: str) -> bytes:
 
 def _entry(raw: bytes) -> Entry:
     return Entry(path=MANIFEST, size=len(raw), sha256=hashlib.sha256(raw).hexdigest())
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _plan(what: str, entries: list[Entry], absent: list[Entry]) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from timm.models.eva import AttentionRope, Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 
-from ofbnas.axes.axis import Axis, groups, units
+from ofbnas.axes.axis import Axis, groups
 from ofbnas.axes.family import Family
-from ofbnas.axes.parts import STREAM, Parts
+from ofbnas.axes.parts import POOL, STREAM, Parts
 from ofbnas.errors import InputError
 
 
@@ -33,7 +33,7 @@ def eva_axes(parts: Parts) -> list[Axis]:
         branches.append(parts.mlp(f"{place}.mlp"))
     if pool is not None:
         stream += parts.pool()
-        follows += parts.following("attn_pool", num_heads=groups, latent_dim=units, out_features=units)
+        follows += parts.following("attn_pool", **POOL)
         heads.add(pool.num_heads)
         products += 2 * tokens * pool.latent_len
         branches.append(parts.mlp("attn_pool.mlp"))

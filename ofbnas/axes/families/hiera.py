@@ -7,9 +7,9 @@ from typing import Any
 
 from timm.models.hiera import Hiera, HieraBlock
 
-from ofbnas.axes.axis import Axis, channels, groups, inverse_root, units
+from ofbnas.axes.axis import Axis
 from ofbnas.axes.family import Family
-from ofbnas.axes.parts import Parts
+from ofbnas.axes.parts import LAST_STREAM, Parts
 from ofbnas.errors import InputError
 
 
@@ -45,7 +45,7 @@ def hiera_axes(parts: Parts) -> list[Axis]:
     found = []
     for stage, (stream, rest) in enumerate(zip(streams, branches, strict=True)):
         last = stage == len(streams) - 1
-        follows = parts.following("", num_features=units, head_hidden_size=units) if last else ()
+        follows = parts.following("", **LAST_STREAM) if last else ()
         found += [parts.stream(stream, f"stages.{stage}.embed", follows), *rest]
     return found
 
@@ -54,16 +54,7 @@ def _attention(parts: Parts, name: str, tokens: int) -> Axis:
     """Heads and their channels; queries may be pooled, and each mask unit may be on its own."""
     attention: Any = parts.module(name)
     seen = attention.q_stride * attention.window_size if attention.use_mask_unit_attn else tokens
-    width = attention.heads, attention.head_dim
-    return Axis(
-        name=name,
-        kind="attn",
-        size=width,
-        bindings=tuple(parts.projections(name)),
-        options=((width[0],), (width[1],)),
-        attributes=parts.following(name, heads=groups, head_dim=channels, dim_out=units, scale=inverse_root),
-        products=2 * (tokens // attention.q_stride) * seen,
-    )
+    return parts.attention(name, 2 * (tokens // attention.q_stride) * seen)
 
 
 def _image_sides(model: Any) -> tuple[int, int]:

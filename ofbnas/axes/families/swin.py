@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention
 
-from ofbnas.axes.axis import Axis, units
+from ofbnas.axes.axis import Axis
 from ofbnas.axes.family import Family
 from ofbnas.axes.parts import Parts, window_products
 
 
 def swin_axes(parts: Parts) -> list[Axis]:
     """Each stage's embedding, then its blocks' attentions (heads x head size) and MLPs."""
-    model, found = parts.module(""), []
-    for index, stage in enumerate(model.layers):
-        last = index == len(model.layers) - 1
-        merge, after = f"layers.{index}.downsample", f"layers.{index + 1}.downsample"
-        stream = (
-            parts.start("patch_embed.proj", "patch_embed.norm") if index == 0 else parts.start(f"{merge}.reduction")
-        )
+    found = []
+    for index, stage in enumerate(parts.module("layers")):
+        stream, follows = parts.stage("layers", index, norm_first=True)
         branches = []
         for number, block in enumerate(stage.blocks):
             place = f"layers.{index}.blocks.{number}"
@@ -30,12 +26,6 @@ def swin_axes(parts: Parts) -> list[Axis]:
             ]
             products = window_products(block.window_size, block.input_resolution)
             branches += [parts.attention(f"{place}.attn", products, units_of), parts.mlp(f"{place}.mlp")]
-        follows = [*parts.following("", embed_dim=units)] if index == 0 else []
-        if last:
-            stream += [*parts.outputs("norm"), *parts.inputs("head.fc")]
-            follows += parts.following("", num_features=units, head_hidden_size=units)
-        else:
-            stream += [*parts.inputs(f"{after}.reduction", copies=4), *parts.outputs(f"{after}.norm", copies=4)]
         found += [parts.stream(stream, f"layers.{index}.embed", follows), *branches]
     return found
 

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from timm.models.swin_transformer_v2 import SwinTransformerV2, SwinTransformerV2Block, WindowAttention
 
-from ofbnas.axes.axis import Axis, groups, units
+from ofbnas.axes.axis import Axis, groups
 from ofbnas.axes.family import Family
 from ofbnas.axes.parts import Parts, window_products
 
 
 def swin_v2_axes(parts: Parts) -> list[Axis]:
     """Each stage's embedding with the heads of its attentions, then its blocks' MLPs."""
-    model, found = parts.module(""), []
-    for index, stage in enumerate(model.layers):
-        last, merge, after = (
-            index == len(model.layers) - 1,
-            f"layers.{index}.downsample",
-            f"layers.{index + 1}.downsample",
-        )
-        first = ("patch_embed.proj", "patch_embed.norm") if index == 0 else (f"{merge}.reduction", f"{merge}.norm")
-        stream = parts.start(*first)
-        follows = [*parts.following("", embed_dim=units)] if index == 0 else []
+    found = []
+    for index, stage in enumerate(parts.module("layers")):
+        stream, follows = parts.stage("layers", index, norm_first=False)
         places = [f"layers.{index}.blocks.{number}" for number in range(len(stage.blocks))]
         products = 0
         for place in places:
@@ -31,11 +24,6 @@ def swin_v2_axes(parts: Parts) -> list[Axis]:
             stream += parts.along([f"{place}.attn.logit_scale"], 0, per_group=True)
             follows += parts.following(f"{place}.attn", num_heads=groups)
             products += window_products(block.window_size, block.input_resolution)
-        if last:
-            stream += [*parts.outputs("norm"), *parts.inputs("head.fc")]
-            follows += parts.following("", num_features=units, head_hidden_size=units)
-        else:
-            stream += parts.inputs(f"{after}.reduction", copies=4)
         heads = stage.blocks[0].attn.num_heads
         found.append(parts.stream(stream, f"layers.{index}.embed", follows, heads, products))
         found += [parts.mlp(f"{place}.mlp") for place in places]

@@ -8,26 +8,18 @@ from timm.models.swin_transformer_v2_cr import (
     WindowMultiHeadAttention,
 )
 
-from ofbnas.axes.axis import Axis, Value, groups, units
+from ofbnas.axes.axis import Axis, groups
 from ofbnas.axes.family import Family
 from ofbnas.axes.parts import Parts, window_products
 
 
 def swin_v2_cr_axes(parts: Parts) -> list[Axis]:
     """Each stage's embedding with the heads of its attentions, then its blocks' MLPs."""
-    model, found = parts.module(""), []
-    for index, stage in enumerate(model.stages):
-        last, merge, after = (
-            index == len(model.stages) - 1,
-            f"stages.{index}.downsample",
-            f"stages.{index + 1}.downsample",
-        )
-        stream = (
-            parts.start("patch_embed.proj", "patch_embed.norm") if index == 0 else parts.start(f"{merge}.reduction")
-        )
-        follows: list[tuple[str, Value]] = []
-        products = 0
+    found = []
+    for index, stage in enumerate(parts.module("stages")):
+        stream, follows = parts.stage("stages", index, norm_first=True)
         places = [f"stages.{index}.blocks.{number}" for number in range(len(stage.blocks))]
+        products = 0
         for place in places:
             block = parts.expect(place, SwinTransformerV2CrBlock)
             parts.expect(f"{place}.attn", WindowMultiHeadAttention)
@@ -37,11 +29,6 @@ def swin_v2_cr_axes(parts: Parts) -> list[Axis]:
             stream += parts.vectors(f"{place}.attn.logit_scale", per_group=True)
             follows += parts.following(f"{place}.attn", num_heads=groups)
             products += window_products(block.window_size, block.feat_size)
-        if last:
-            stream += parts.inputs("head.fc")
-            follows += parts.following("", num_features=units, head_hidden_size=units)
-        else:
-            stream += [*parts.inputs(f"{after}.reduction", copies=4), *parts.outputs(f"{after}.norm", copies=4)]
         heads = stage.blocks[0].attn.num_heads
         found.append(parts.stream(stream, f"stages.{index}.embed", follows, heads, products))
         found += [parts.mlp(f"{place}.mlp") for place in places]

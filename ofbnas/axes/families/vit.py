@@ -7,9 +7,9 @@ from collections import Counter
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, Block, ParallelThingsBlock, ResPostBlock, VisionTransformer
 
-from ofbnas.axes.axis import Axis, Binding, groups, units
+from ofbnas.axes.axis import Axis, Binding
 from ofbnas.axes.family import Family
-from ofbnas.axes.parts import STREAM, Parts
+from ofbnas.axes.parts import POOL, STREAM, Parts
 
 
 def vit_axes(parts: Parts) -> list[Axis]:
@@ -37,7 +37,7 @@ def vit_axes(parts: Parts) -> list[Axis]:
     pool = model.attn_pool
     embedding = parts.stream(
         [*stream, *parts.pool()],
-        attributes=(*follows, *parts.following("attn_pool", num_heads=groups, latent_dim=units, out_features=units)),
+        attributes=(*follows, *parts.following("attn_pool", **POOL)),
         heads=pool.num_heads,
         products=2 * tokens * pool.latent_len,
     )
