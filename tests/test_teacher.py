@@ -13,7 +13,7 @@ from ofbnas.data import load_data
 from ofbnas.errors import InputError
 from ofbnas.losses import distillation, feature_distance, likeness_distance
 from ofbnas.parent import teacher_of
-from ofbnas.supernet import passes
+from ofbnas.supernet import Passes
 from ofbnas.teacher import Normalisation, Teacher
 
 
@@ -29,7 +29,7 @@ def test_the_loss_is_a_share_and_a_distance():
 
 def test_the_parent_teaches_features_and_outputs_without_a_gradient(model, images):
     taught = Teacher(model, DistillConfig())(images)
-    for one, other in zip(taught, passes(model, images), strict=True):
+    for one, other in zip(taught, Passes(model)(images), strict=True):
         assert torch.equal(one, other) and not one.requires_grad
 
 
@@ -50,7 +50,7 @@ def test_any_model_of_timms_can_teach(tmp_path, images):
                                             mode="bilinear", antialias=True)  # fmt: skip
     torch.testing.assert_close(outputs, network(grown))
     assert features.shape == (3, network.num_features)
-    task, learned = torch.tensor(1.0), passes(student, images)
+    task, learned = torch.tensor(1.0), Passes(student)(images)
     expected = 0.5 * task + 0.5 * distillation(learned[1], outputs, 2.0)
     expected = expected + likeness_distance(learned[0].mean(1), features)
     torch.testing.assert_close(teacher.loss(task, learned, (features, outputs), torch.arange(16)), expected)
