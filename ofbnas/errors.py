@@ -13,5 +13,9 @@ class NotFiniteError(ArithmeticError):
     """A loss became NaN or infinite; the run that met it cannot go on."""
 
 
+class DiskFullError(OSError):
+    """There is no room for more files; what has been written stays, and the same command goes on from there."""
+
+
 class TransferError(OSError):
     """Files did not arrive whole; what has arrived stays, and the same command goes on from there."""

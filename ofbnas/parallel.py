@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -41,6 +41,36 @@ def joined() -> Iterator[torch.device]:
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def meeting_place(host: str, port: int, world: int, *, first: bool = False) -> Any:
+    """Where processes find each other: torch's TCP store.
+
+    Args:
+        host: Address of the first process' machine.
+        port: Of the store; the first process may give 0 for a free one.
+        world: Processes there will be.
+        first: Whether this is the first process, which holds the store.
+    """
+    known: Any = dist
+    return known.TCPStore(host, port, world, is_master=first, wait_for_workers=False)
+
+
+@contextmanager
+def grouped(store: Any, rank: int, world: int, device: torch.device) -> Iterator[None]:
+    """Join processes that have one meeting place.
+
+    Args:
+        store: The meeting place.
+        rank: Of this one.
+        world: How many there are.
+        device: Of this one.
+    """
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=world)
+    try:
+        yield
     finally:
         dist.destroy_process_group()
 

@@ -174,8 +174,11 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], settings: str) -> None
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".writing")
-    torch.save({**state, "settings": settings}, beside)
-    beside.replace(path)
+    try:
+        torch.save({**state, "settings": settings}, beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, settings: str, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -65,7 +65,7 @@ def run_trial(
     started = time.monotonic()
     values = config.with_values(params)
     device, seed = data.device, config.seed + trial
-    checkpoints = _checkpoints(folder, trial)
+    checkpoints = checkpoint_folder(folder, trial)
     parent = untrained_parent(values)
     parent.model.load_state_dict(parent_state)
     model = parent.model.to(device).eval()
@@ -135,14 +135,14 @@ def write_failure(config: StudyConfig, params: Mapping[str, Any], trial: int, fo
     drop_checkpoints(folder, trial)
 
 
-def _checkpoints(folder: Path, trial: int) -> Path:
+def checkpoint_folder(folder: Path, trial: int) -> Path:
     """Where a running trial keeps its checkpoints."""
     return folder / "checkpoints" / f"trial-{trial:05d}"
 
 
 def drop_checkpoints(folder: Path, trial: int) -> None:
     """Remove the checkpoints of a trial that is over."""
-    shutil.rmtree(_checkpoints(folder, trial), ignore_errors=True)
+    shutil.rmtree(checkpoint_folder(folder, trial), ignore_errors=True)
     with suppress(OSError):  # others still have theirs
         (folder / "checkpoints").rmdir()
 
@@ -190,12 +190,19 @@ def git_commit() -> str | None:
 def _save_subnet(subnet: Subnet, folder: Path, trial: int, row: Mapping[str, Any]) -> tuple[Path, str]:
     """Save under the architecture's id; a second trial that found the same one gets a folder of its own."""
     arch_id = subnet.architecture.id
-    for place in (folder / "subnets" / arch_id, folder / "subnets" / f"{arch_id}-trial-{trial}"):
+    for _ in range(2):  # another process may take the first one's place
+        place = subnet_folder(folder, arch_id, trial)
         try:
             return place, subnets.save(subnet, place, card=_card(subnet, row, place.name))
         except FileExistsError:
             continue
     return place, file_sha256(place / "model.safetensors")
+
+
+def subnet_folder(folder: Path, arch_id: str, trial: int) -> Path:
+    """Where a trial's subnet goes: under the architecture's id, or a name of the trial's own if that is taken."""
+    place = folder / "subnets" / arch_id
+    return place.with_name(f"{arch_id}-trial-{trial}") if place.exists() else place
 
 
 def _card(subnet: Subnet, row: Mapping[str, Any], name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -12,7 +13,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; may be repeated.")
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        envvar="RAY_ADDRESS",
+        metavar="HOST:PORT",
+        help='A running Ray cluster, or "auto" for that of this machine; by default a Ray of its own.',
+    ),
+]
 MISSING = "-"
+
+
+def on_cluster(address: str | None) -> None:
+    """Say, before Ray is imported, whether it will join a cluster."""
+    if address is None:
+        os.environ.pop("RAY_ADDRESS", None)
+    else:
+        os.environ["RAY_ADDRESS"] = address
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ofbnas.cli.output import Json, Settings, print_json, print_table
+from ofbnas.cli.output import Address, Json, Settings, on_cluster, print_json, print_table
 
 app = typer.Typer(name="study", no_args_is_help=True, help="Run studies, list and show them.")
 COLUMNS = [
@@ -29,6 +29,7 @@ def run(
     study: Annotated[Path, typer.Argument(help="The study, a YAML file.", metavar="STUDY.yaml")],
     settings: Settings = None,
     output: Annotated[Path | None, typer.Option(help="The study's folder; by default runs/NAME.")] = None,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Run a study, or go on with it where it stopped.
@@ -41,10 +42,11 @@ def run(
     config = load_study(study, settings or ())
     folder = output or Path("runs") / config.name
     view = view_of(config, folder, plain=as_json)
+    on_cluster(address)
     from ofbnas.sweep.study import run_study
 
     with view:
-        outcome = run_study(config, folder, view)
+        outcome = run_study(config, folder, view, address)
     if outcome.before == outcome.wanted:
         typer.echo(f"study {config.name} is finished: {outcome.done} trials are in {folder}", err=True)
     if as_json:

@@ -58,14 +58,31 @@ class SpaceConfig(Section):
 
 
 class ResourcesConfig(Section):
-    """What Ray gives a trial."""
+    """What Ray gives a trial, and where its files may go."""
 
     cpus_per_trial: PositiveFloat = 1
+    """Of all its workers together, as are GPUs."""
     gpus_per_trial: NonNegative = 0
+    workers_per_trial: PositiveInt = 1
+    """Processes that train one search together, each with its share of every batch."""
+    span_nodes: bool = False
+    """Whether the workers of a trial may lie on several nodes; by default one node holds them all."""
     max_concurrent: PositiveInt | None = None
     """Trials at a time; by default as many as fit."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often a trial is started again when its process or node is lost."""
+    storage_path: str | None = None
+    """A folder, or s3://BUCKET/PREFIX or the like, that all nodes reach: checkpoints and results go through it. By
+    default all nodes have to see the study's own folder."""
+    disk_gb: PositiveFloat | None = None
+    """The study stops before its folder grows beyond this."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        gpus, workers = self.gpus_per_trial, self.workers_per_trial
+        if workers > 1 and gpus % workers and workers % gpus:
+            raise ValueError(f"gpus_per_trial {gpus:g} cannot be dealt out evenly to {workers} workers_per_trial")
+        return self
 
 
 class StudyConfig(Section):

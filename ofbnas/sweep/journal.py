@@ -21,6 +21,14 @@ def storage_of(folder: Path) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
 
 
+def mend(folder: Path) -> None:
+    """Take away a last record that was written in part, as on a full disk; the next one would be added to it."""
+    file = folder / "journal.log"
+    if file.is_file() and not (records := file.read_bytes()).endswith(b"\n"):
+        with file.open("r+b") as journal:
+            journal.truncate(records.rfind(b"\n") + 1)
+
+
 def read_journal(config: StudyConfig, folder: Path) -> dict[str, Any]:
     """What a study's journal holds, as plain values; nothing is written.
 

@@ -14,14 +14,17 @@ SETTINGS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
+# A cluster has a token of its own or none; a Ray of this process' own gets one that is written nowhere.
+OWN_TOKEN = "ray" not in sys.modules and not {"RAY_ADDRESS", "RAY_AUTH_MODE"} & os.environ.keys()
+
 if "ray" not in sys.modules:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    if "RAY_AUTH_MODE" not in os.environ:  # else Ray writes a token into the home folder, which may be read-only
+    if OWN_TOKEN:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.tune.search.optuna import OptunaSearch  # noqa: E402
 
-__all__ = ["OptunaSearch", "ray", "tune"]
+__all__ = ["OWN_TOKEN", "OptunaSearch", "ray", "tune"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from optuna.trial import TrialState
 from ofbnas import table
 from ofbnas.config import ChoiceParam, IntParam, StudyConfig, SweepConfig
 from ofbnas.errors import InputError
-from ofbnas.sweep.journal import storage_of
+from ofbnas.sweep.journal import mend, storage_of
 from ofbnas.sweep.ray_quietly import OptunaSearch
+from ofbnas.sweep.shared import SharedStorage, collect
 from ofbnas.trial import drop_checkpoints, write_failure
 
 
@@ -24,6 +26,14 @@ def has_running(config: StudyConfig, folder: Path) -> bool:
     """Whether Optuna still has trials as running."""
     study = optuna.load_study(study_name=config.name, storage=storage_of(folder))
     return any(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False))
+
+
+def storage_at(config: StudyConfig, study: optuna.Study) -> SharedStorage | None:
+    """A study's own prefix in the shared storage, if there is one."""
+    address = config.resources.storage_path
+    if address is None:
+        return None
+    return SharedStorage(f"{address.rstrip('/')}/{config.name}-{study.user_attrs['id']}")
 
 
 _NOTHING = object()
@@ -37,7 +47,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
     """
 
     def __init__(self, config: StudyConfig, folder: Path) -> None:
-        """Open the study in a folder, or make it, and bring it in line with the table."""
+        """Open the study in a folder, or make it, and bring it in line with the table.
+
+        Raises:
+            TransferError: Results in the shared storage cannot be had.
+        """
+        mend(folder)
         directions = [objective.direction for objective in config.objectives]
         super().__init__(
             space=lambda trial: None,
@@ -55,6 +70,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
                 self.study.enqueue_trial(values, skip_if_exists=True)
         # Another seed on each start: the same one would draw the same values again.
         self.study.sampler = sampler_of(config.sweep, config.seed + len(self.study.get_trials(deepcopy=False)))
+        if "id" not in self.study.user_attrs:
+            self.study.set_user_attr("id", uuid.uuid4().hex[:12])
+        self.storage = storage_at(config, self.study)
+        if self.storage is not None:
+            for trial in self.storage.results():
+                collect(folder, self.storage, trial)
         self.left_running = self._reconcile(config)
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
@@ -68,8 +89,16 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         """Progress is of no interest to the sampler."""
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna what the trial's row says; a trial without one failed."""
-        self._tell(self.numbers[trial_id], table.read_row(self.folder, self.numbers[trial_id]))
+        """Tell Optuna what the trial's row says; a trial without one failed, or is left for the next start."""
+        row = self.row(self.numbers[trial_id])
+        if row is not None or error:
+            self._tell(self.numbers[trial_id], row)
+
+    def row(self, trial: int) -> dict[str, Any] | None:
+        """A trial's row, fetched from the shared storage if it lies there; None if it has none."""
+        if self.storage is not None and table.read_row(self.folder, trial) is None:
+            collect(self.folder, self.storage, trial)
+        return table.read_row(self.folder, trial)
 
     def save(self, checkpoint_path: str) -> None:
         """Leave an empty snapshot: the journal has everything."""

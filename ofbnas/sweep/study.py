@@ -6,10 +6,9 @@ has no row is run again under its old number and values, and new ones are asked 
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
 import signal
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,12 +21,15 @@ import torch
 
 from ofbnas import table
 from ofbnas.config import StudyConfig
-from ofbnas.errors import InputError
-from ofbnas.parent import data_of, trained_parent, untrained_parent
+from ofbnas.errors import DiskFullError, InputError
+from ofbnas.parent import Parent, data_of, trained_parent, untrained_parent
 from ofbnas.plan import check_budgets
 from ofbnas.study_file import dump_study, load_study
-from ofbnas.sweep.ray_quietly import ray, tune
+from ofbnas.sweep.cluster import connected, placement, ready
+from ofbnas.sweep.disk import StopWhenFull, is_full
+from ofbnas.sweep.ray_quietly import tune
 from ofbnas.sweep.sampling import StudySearch, has_running
+from ofbnas.sweep.shared import LOG
 from ofbnas.sweep.worker import Tell, View, log, log_to, trainable
 from ofbnas.training import evaluate
 from ofbnas.trial import versions
@@ -43,16 +45,20 @@ class Outcome:
     wanted: int
 
 
-def run_study(config: StudyConfig, folder: Path, view: View) -> Outcome:
+def run_study(config: StudyConfig, folder: Path, view: View, address: str | None = None) -> Outcome:
     """Run a study, or what is left of it.
 
     Args:
         config: The study.
         folder: Its folder; made if need be.
         view: Told what happens.
+        address: Of a running Ray cluster, "auto" or HOST:PORT; by default a Ray of this process' own.
 
     Raises:
-        InputError: The folder holds another study, another driver runs it, or its values are out of reach.
+        InputError: The folder holds another study, another driver runs it, its values are out of reach, or the
+            cluster cannot run it.
+        DiskFullError: There is no room for more; what is done stays.
+        TransferError: The shared storage cannot be used any more; what is done stays.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_folder(config, folder)
@@ -60,53 +66,81 @@ def run_study(config: StudyConfig, folder: Path, view: View) -> Outcome:
     data = data_of(config).to("cuda" if torch.cuda.is_available() else "cpu")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with filelock.FileLock(str(folder / ".lock"), timeout=0), log_to(folder / "study.log"):
-            return _run_locked(config, folder, data, view)
+        with filelock.FileLock(str(folder / ".lock"), timeout=0), log_to(folder / LOG):
+            return _run_locked(config, folder, data, view, address)
     except filelock.Timeout:
         raise InputError(f"{folder}: another process runs this study; wait for it, or give --output") from None
 
 
-def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View) -> Outcome:
+def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, address: str | None) -> Outcome:
     before, wanted = table.num_rows(folder), config.sweep.n_trials
     if before >= wanted and not has_running(config, folder):
         return _outcome(folder, before, wanted)
-    search = StudySearch(config, folder)
+    search, room = StudySearch(config, folder), StopWhenFull(folder, config.resources.disk_gb)
     if (before := table.num_rows(folder)) >= wanted:
         return _outcome(folder, before, wanted)
+    room.reason = room.excess()
+    _check_room(room, folder, before, wanted)
     (folder / "study.yaml").write_text(_header() + dump_study(config), encoding="utf-8")
+    with connected(address), _interrupts():
+        storage = None if search.storage is None else search.storage.address
+        at_a_time = ready(config, folder, storage, joined=address is not None)
+        parent = _parent(config, data, view)
+        view.begin(before, wanted)
+        function = tune.with_parameters(
+            trainable,
+            study=dump_study(config),
+            folder=str(folder.resolve()),
+            storage=storage,
+            parent=parent.model.state_dict(),
+        )
+        with tempfile.TemporaryDirectory(prefix="ofbnas-tune-") as tunes:
+            tuner = tune.Tuner(
+                tune.with_resources(function, placement(config)),
+                tune_config=tune.TuneConfig(
+                    search_alg=search,
+                    num_samples=wanted - before,
+                    max_concurrent_trials=config.resources.max_concurrent or at_a_time,
+                    reuse_actors=config.resources.workers_per_trial == 1,
+                ),
+                run_config=tune.RunConfig(
+                    name="ray",
+                    storage_path=tunes,  # nothing is restored from it, so no node but this one has to see it
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=config.resources.max_failures),
+                    stop=room,
+                    callbacks=[Tell(config, search, view)],
+                ),
+            )
+            try:
+                tuner.fit()
+            except Exception as error:
+                if not is_full(error):
+                    raise
+                room.say_full()
+    done = table.num_rows(folder)
+    _check_room(room, folder, done, wanted)
+    if search.storage is not None and done >= wanted:
+        search.storage.drop_all()
+    return _outcome(folder, before, wanted)
+
+
+def _parent(config: StudyConfig, data: Any, view: View) -> Parent:
+    """The trained parent, on the CPU."""
     epochs = config.pretrain.epochs if config.pretrain else 0
     parent = trained_parent(config, data, on_epoch=lambda epoch, _: view.parent(epoch, epochs))
     accuracy = evaluate(parent.model.to(data.device), data.test)
     parent.model.cpu()
     log.info("parent %s: top-1 %.2f %% on the test split", config.model.name, accuracy.top1)
-    view.begin(before, wanted)
-    resources = config.resources
-    with _ray(), _interrupts():
-        function = tune.with_parameters(
-            trainable,
-            study=dump_study(config),
-            folder=str(folder.resolve()),
-            parent=parent.model.state_dict(),
+    return parent
+
+
+def _check_room(room: StopWhenFull, folder: Path, done: int, wanted: int) -> None:
+    if room.reason is not None:
+        raise DiskFullError(
+            f"{folder}: stopped after {done} of {wanted} trials, for {room.reason}; make room, and the same command "
+            "goes on from there"
         )
-        tuner = tune.Tuner(
-            tune.with_resources(function, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
-            tune_config=tune.TuneConfig(
-                search_alg=search,
-                num_samples=wanted - before,
-                max_concurrent_trials=resources.max_concurrent or _fitting(config),
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="ray",
-                storage_path=str((folder / ".tune").resolve()),
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=resources.max_failures),
-                callbacks=[Tell(config, folder, view)],
-            ),
-        )
-        tuner.fit()
-    shutil.rmtree(folder / ".tune", ignore_errors=True)
-    return _outcome(folder, before, wanted)
 
 
 def _outcome(folder: Path, before: int, wanted: int) -> Outcome:
@@ -143,38 +177,6 @@ def _check_reach(config: StudyConfig) -> None:
             raise InputError(f"{model.checkpoint}: no such file; {name}.checkpoint must name the model's weights")
     parent = untrained_parent(config)
     check_budgets(config, parent.model, parent.axes)
-
-
-def _fitting(config: StudyConfig) -> int:
-    """Trials that fit on the cluster at a time."""
-    have, resources = ray.cluster_resources(), config.resources
-    fits = have.get("CPU", 0) / resources.cpus_per_trial
-    if resources.gpus_per_trial:
-        fits = min(fits, have.get("GPU", 0) / resources.gpus_per_trial)
-    if fits < 1:
-        raise InputError(
-            f"a trial needs {resources.cpus_per_trial:g} CPUs and {resources.gpus_per_trial:g} GPUs, Ray has "
-            f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}: lower resources.cpus_per_trial or gpus_per_trial"
-        )
-    return int(fits)
-
-
-@contextmanager
-def _ray() -> Iterator[None]:
-    """A Ray of this process' own, quiet."""
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    ray.init(
-        address="local",
-        num_cpus=os.cpu_count(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-        configure_logging=True,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager

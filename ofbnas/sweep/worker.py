@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,9 +16,14 @@ import yaml
 
 from ofbnas import table
 from ofbnas.config import StudyConfig
+from ofbnas.errors import TransferError
 from ofbnas.parent import data_of
-from ofbnas.sweep.ray_quietly import tune
-from ofbnas.trial import run_trial, write_failure
+from ofbnas.sweep.disk import is_full
+from ofbnas.sweep.ranks import WorkerLostError, device_of, others
+from ofbnas.sweep.ray_quietly import ray, tune
+from ofbnas.sweep.sampling import StudySearch
+from ofbnas.sweep.shared import LOG, SharedStorage, deliver, keep, workplace
+from ofbnas.trial import Report, run_trial, write_failure
 
 REPORT_EVERY = 1.0  # seconds between two reports of a running trial
 log = logging.getLogger("ofbnas")
@@ -42,36 +48,111 @@ class View(Protocol):
         """A trial has its row."""
 
 
-def trainable(config: dict[str, Any], study: str, folder: str, parent: Mapping[str, torch.Tensor]) -> None:
-    """What runs in a worker: one trial, which ends with its row written."""
-    context = tune.get_context()
-    resources = context.get_trial_resources().required_resources
-    torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
-    device = "cuda" if resources.get("GPU") else "cpu"
-    values, last = StudyConfig.model_validate(yaml.safe_load(study)), 0.0
+@dataclass(frozen=True)
+class Work:
+    """One trial as its workers are told it: plain values, for they may run on other nodes.
+
+    Attributes:
+        study: YAML of the study.
+        folder: The study's.
+        storage: Address of the study's shared storage, None where all nodes see the folder.
+        trial: Number.
+        params: Swept fields by dotted name, with this trial's values.
+        cpus: Of each worker, as are GPUs.
+    """
+
+    study: str
+    folder: str
+    storage: str | None
+    trial: int
+    params: dict[str, Any]
+    cpus: float
+    gpus: float
+
+    def run(self, rank: int, parent: Mapping[str, torch.Tensor], report: Report | None = None) -> None:
+        """Run the trial to its row, alone or together with the other workers; a failure is a row as well."""
+        config, storage = StudyConfig.model_validate(yaml.safe_load(self.study)), self._shared()
+        torch.set_num_threads(max(1, int(self.cpus)))
+        data = data_of(config).to(device_of(self.gpus))
+
+        def keep_and_report(phase: str, epoch: int, epochs: int) -> None:
+            if report is not None:
+                keep(place, storage, self.trial)
+                report(phase, epoch, epochs)
+
+        with self.placed(rank) as place:
+            log.info(
+                "trial %d, worker %d of %d, on %s",
+                self.trial,
+                rank + 1,
+                config.resources.workers_per_trial,
+                ray.util.get_node_ip_address(),
+            )
+            run_trial(config, self.params, self.trial, place, data, parent, keep_and_report)
+            if rank == 0:
+                deliver(place, storage, self.trial)
+
+    def fail(self, place: Path, reason: str) -> None:
+        """Write the row of a trial that failed."""
+        write_failure(StudyConfig.model_validate(yaml.safe_load(self.study)), self.params, self.trial, place, reason)
+        deliver(place, self._shared(), self.trial)
+
+    def over(self) -> bool:
+        """Whether the trial has its row: a worker may have died between that and its last word."""
+        if (storage := self._shared()) is not None:
+            return storage.has_result(self.trial)
+        return table.read_row(Path(self.folder), self.trial) is not None
+
+    @contextmanager
+    def placed(self, rank: int = 0) -> Iterator[Path]:
+        """The folder to work in, with a log there."""
+        with workplace(Path(self.folder), self._shared(), self.trial, rank) as place, log_to(place / LOG):
+            yield place
+
+    def _shared(self) -> SharedStorage | None:
+        return None if self.storage is None else SharedStorage(self.storage)
+
+
+def trainable(
+    config: dict[str, Any], study: str, folder: str, storage: str | None, parent: Mapping[str, torch.Tensor]
+) -> None:
+    """What Tune runs in a process of its own: the first worker of one trial, which ends with its row written."""
+    resources = StudyConfig.model_validate(yaml.safe_load(study)).resources
+    workers = resources.workers_per_trial
+    cpus, gpus = resources.cpus_per_trial / workers, resources.gpus_per_trial / workers
+    work = Work(study, folder, storage, config["trial"], config["params"], cpus, gpus)
+    last = 0.0
+
+    def tell(phase: str, epoch: int = 0, epochs: int = 0, **more: Any) -> None:
+        tune.report({"trial": work.trial, "phase": phase, "epoch": epoch, "epochs": epochs, **more})
 
     def report(phase: str, epoch: int, epochs: int) -> None:
         nonlocal last
         if time.monotonic() - last >= REPORT_EVERY:
             last = time.monotonic()
-            tune.report({"trial": config["trial"], "phase": phase, "epoch": epoch, "epochs": epochs})
+            tell(phase, epoch, epochs)
 
-    place = Path(folder)
-    with log_to(place / "study.log"):
-        try:
-            data = data_of(values).to(device)
-            run_trial(values, config["params"], config["trial"], place, data, parent, report)
-        except Exception as error:  # whatever a trial dies of is its row's reason, and the others go on
-            log.exception("trial %d failed", config["trial"])
-            write_failure(values, config["params"], config["trial"], place, _reason(error))
-    tune.report({"trial": config["trial"], "phase": "ended", "epoch": 0, "epochs": 0})
+    try:
+        if not work.over():
+            with others(work.run, parent, workers, cpus, gpus):
+                work.run(0, parent, report)
+    except (TransferError, WorkerLostError):  # nothing is wrong with the trial: it is started again
+        raise
+    except Exception as error:  # whatever else a trial dies of is its row's reason, and the others go on
+        if is_full(error):
+            tell("full", place=ray.util.get_node_ip_address())
+            return
+        with work.placed() as place:
+            log.exception("trial %d failed", work.trial)
+            work.fail(place, f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
+    tell("ended")
 
 
 class Tell(tune.Callback):  # type: ignore[misc]  # ray has no types
     """Passes Tune's events on to the view, and writes the rows of trials whose process was lost."""
 
-    def __init__(self, config: StudyConfig, folder: Path, view: View) -> None:
-        self.config, self.folder, self.view = config, folder, view
+    def __init__(self, config: StudyConfig, search: StudySearch, view: View) -> None:
+        self.config, self.search, self.folder, self.view = config, search, search.folder, view
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks, which a view cannot follow; nothing is restored from that."""
@@ -85,26 +166,34 @@ class Tell(tune.Callback):  # type: ignore[misc]  # ray has no types
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
         """A trial reports its epoch."""
-        if result["phase"] != "ended":
+        if result["phase"] in ("search", "finetune"):
             self.view.progress(trial.config["trial"], result["phase"], result["epoch"], result["epochs"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial is over."""
-        self.view.ended(trial.config["trial"])
+        """A trial is over, or is left for the next start where the disk is full."""
+        if self.search.row(trial.config["trial"]) is not None:
+            self.view.ended(trial.config["trial"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process was lost more often than allowed."""
         number = trial.config["trial"]
-        if table.read_row(self.folder, number) is None:
+        if self.search.row(number) is None:
             lines = (trial.get_error() or "its process was lost").strip().splitlines()
             write_failure(self.config, trial.config["params"], number, self.folder, lines[-1][:500])
         self.view.ended(number)
 
 
+class _Log(logging.FileHandler):
+    """A log that a full disk does not end anything for, nor fills the screen with."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Leave out a line that cannot be written."""
+
+
 @contextmanager
 def log_to(file: Path) -> Iterator[None]:
     """Send this package's log, and warnings, to a file."""
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = _Log(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -116,8 +205,3 @@ def log_to(file: Path) -> Iterator[None]:
         finally:
             log.removeHandler(handler)
             handler.close()
-
-
-def _reason(error: Exception) -> str:
-    """An exception in one line of a row."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
