@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from ofbnas.supernet import Passes
 
 Loss = Callable[[tuple[Tensor, Tensor], Tensor, Tensor], Tensor]
 OnEpoch = Callable[[int, dict[str, float]], None]
+log = logging.getLogger("ofbnas")
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], settings: str) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".writing")
     try:
-        torch.save({**state, "settings": settings}, beside)
+        with beside.open("wb") as file:  # a file of Python's tells why it could not be written
+            torch.save({**state, "settings": settings}, file)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
@@ -190,6 +193,7 @@ def load_checkpoint(path: Path, settings: str, device: torch.device | str = "cpu
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     if state.pop("settings") != settings:
         raise InputError(f"{path}: was left by a run with other settings; delete it, or go on with the same settings")
+    log.info("%s: %s goes on after epoch %d", path.parent.name, path.stem, state["epoch"])
     return state
 
 

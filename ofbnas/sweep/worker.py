@@ -81,13 +81,7 @@ class Work:
                 report(phase, epoch, epochs)
 
         with self.placed(rank) as place:
-            log.info(
-                "trial %d, worker %d of %d, on %s",
-                self.trial,
-                rank + 1,
-                config.resources.workers_per_trial,
-                ray.util.get_node_ip_address(),
-            )
+            log.info("trial %d: worker %d runs on %s", self.trial, rank, ray.util.get_node_ip_address())
             run_trial(config, self.params, self.trial, place, data, parent, keep_and_report)
             if rank == 0:
                 deliver(place, storage, self.trial)

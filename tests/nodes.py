@@ -1,0 +1,130 @@
+"""A Ray cluster of several nodes on this machine, each with processes, and where possible a network, of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.socket() as found:
+        found.bind((host, 0))
+        return found.getsockname()[1]
+
+
+def run(*args: object, **more) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(arg) for arg in args], check=True, capture_output=True, text=True, timeout=120, **more)
+
+
+class Cluster:
+    """A head that runs no trials, and worker nodes of one CPU each.
+
+    Attributes:
+        env: What the nodes, and a driver, have in their environment; one token among it.
+        address: Of the head.
+        namespaces: Whether nodes have network namespaces of their own.
+    """
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self.env = os.environ | {
+            "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0",
+            "OMP_NUM_THREADS": "1",
+        } | env  # fmt: skip
+        self.namespaces = os.geteuid() == 0 and shutil.which("ip") is not None
+        self.name, self.net, self.hosts = f"of{os.getpid() % 100000}", f"10.{os.getpid() % 200 + 20}.77", {}
+        self.roots: dict[str, list[int]] = {}
+        if self.namespaces:
+            try:
+                run("ip", "link", "add", self.name, "type", "bridge")
+            except subprocess.CalledProcessError:
+                self.namespaces = False
+        if self.namespaces:
+            run("ip", "addr", "add", f"{self.net}.1/24", "dev", self.name)
+            run("ip", "link", "set", self.name, "up")
+        self.host = f"{self.net}.1" if self.namespaces else "127.0.0.1"
+        self.port = free_port(self.host)
+        self.address = f"{self.host}:{self.port}"
+
+    def start(self) -> None:
+        self._ray("head", "--head", "--port", self.port, "--num-cpus", 0, "--include-dashboard=false")
+
+    def add(self, number: int, cpus: int = 1) -> None:
+        """Start a worker node."""
+        name = f"{self.name}n{number}"
+        self.hosts[number] = self.host
+        if self.namespaces:
+            self.hosts[number] = f"{self.net}.{number + 1}"
+            if not Path(f"/run/netns/{name}").exists():
+                run("ip", "netns", "add", name)
+                run("ip", "link", "add", f"{name}v", "type", "veth", "peer", "name", f"{name}e")
+                run("ip", "link", "set", f"{name}v", "master", self.name, "up")
+                run("ip", "link", "set", f"{name}e", "netns", name)
+                run("ip", "-n", name, "addr", "add", f"{self.hosts[number]}/24", "dev", f"{name}e")
+                run("ip", "-n", name, "link", "set", f"{name}e", "up")
+                run("ip", "-n", name, "link", "set", "lo", "up")
+        self._ray(number, "--address", self.address, "--num-cpus", cpus)
+
+    def _ray(self, node: int | str, *args: object) -> None:
+        inside = ["ip", "netns", "exec", f"{self.name}n{node}"] if self.namespaces and node != "head" else []
+        host = self.hosts.get(node, self.host)
+        mark = {"OFBNAS_TEST_NODE": f"{self.name}-{node}"}
+        run(*inside, BIN / "ray", "start", "--node-ip-address", host, *args, env=self.env | mark)
+
+    def processes(self, node: int | str) -> dict[int, str]:
+        """Command lines of a node's processes by their number."""
+        found, mark = {}, f"OFBNAS_TEST_NODE={self.name}-{node}\0".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (folder / "environ").read_bytes() + b"\0":
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+        return found
+
+    def kill(self, node: int | str) -> None:
+        """End all processes of a node at once, as when its power fails."""
+        for _ in range(3):
+            for pid in self.processes(node):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        for node in ["head", *self.hosts]:
+            self.kill(node)
+        if self.namespaces:
+            for number in self.hosts:
+                subprocess.run(["ip", "netns", "del", f"{self.name}n{number}"], check=False, **QUIET)
+            subprocess.run(["ip", "link", "del", self.name], check=False, **QUIET)
+
+
+@contextmanager
+def cluster(workers: int):
+    """A cluster with an S3 server beside its head; moto's, which is a stand-in."""
+    with ExitStack() as stack:
+        made = Cluster({
+            "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1",
+        })  # fmt: skip
+        stack.callback(made.close)
+        port = free_port(made.host)
+        made.env["AWS_ENDPOINT_URL"] = f"http://{made.host}:{port}"
+        server = subprocess.Popen([BIN / "moto_server", "-H", made.host, "-p", str(port)], **QUIET)
+        stack.callback(server.wait)
+        stack.callback(server.kill)
+        made.start()
+        for number in range(1, workers + 1):
+            made.add(number)
+        yield made

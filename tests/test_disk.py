@@ -1,0 +1,106 @@
+"""Disks that are full: a real small file system that a study runs out of."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+
+import pytest
+from test_cli import OFBNAS, STUDY
+from test_study import finish, rows, start, trials, wait, write
+
+import ofbnas
+from ofbnas.sweep.disk import StopWhenFull, is_full, size_of
+from ofbnas.sweep.journal import mend
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MB in memory."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_full_disk_is_known_by_its_number_or_its_words():
+    assert is_full(OSError(errno.ENOSPC, "no room")) and is_full(OSError(errno.EDQUOT, "quota"))
+    wrapped = RuntimeError("could not save")
+    wrapped.__cause__ = ValueError("I/O error: No space left on device (os error 28)")
+    assert is_full(wrapped)
+    assert not is_full(OSError(errno.EACCES, "no")) and not is_full(None)
+
+
+def test_torch_parquet_and_safetensors_tell_a_full_disk(small_disk):
+    """What writes a study's files really gives an error that is known for what it is, and leaves no part behind."""
+    import torch
+    from safetensors.torch import save_file
+
+    from ofbnas import parquet
+    from ofbnas.training import save_checkpoint
+
+    large = {"x": torch.rand(2_000_000)}
+    for write_large in (
+        lambda: save_checkpoint(small_disk / "a" / "search.pt", large, ""),
+        lambda: save_file(large, small_disk / "b.safetensors"),
+        lambda: parquet.write(__import__("pyarrow").table({"x": large["x"].numpy()}), small_disk / "c.parquet"),
+    ):
+        with pytest.raises(Exception) as raised:
+            write_large()
+        assert is_full(raised.value), raised.value
+        (small_disk / "b.safetensors").unlink(missing_ok=True)
+        assert size_of(small_disk) == 0
+
+
+def test_a_journal_that_ends_within_a_record_loses_only_that(tmp_path):
+    journal = tmp_path / "journal.log"
+    journal.write_bytes(b'{"op_code": 0}\n{"op_c')
+    mend(tmp_path)
+    mend(tmp_path)
+    assert journal.read_bytes() == b'{"op_code": 0}\n'
+
+
+def test_the_budget_counts_all_files_of_a_study(tmp_path):
+    (tmp_path / "subnets").mkdir()
+    (tmp_path / "subnets" / "weights").write_bytes(bytes(3_000_000))
+    assert StopWhenFull(tmp_path, 0.004).excess() is None
+    room = StopWhenFull(tmp_path, 0.002)
+    assert not room.stop_all() and not room("1", {"phase": "ended"}) and room.stop_all()
+    assert "0.003 GB of the 0.002 GB that resources.disk_gb allows" in room.reason
+
+
+@pytest.mark.slow
+def test_a_study_stops_on_a_full_disk_and_goes_on_when_there_is_room(small_disk, tmp_path):
+    file, out = write(tmp_path, search=STUDY["search"] | {"epochs": 15}), small_disk / "out"
+    filler = small_disk / "filler"
+    study = start(file, out)
+    wait(lambda: rows(out) >= 1)
+    free = os.statvfs(small_disk)
+    filler.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - 8192)))
+    _, err = study.communicate(timeout=300)
+    assert study.returncode == 1 and "Traceback" not in err, err
+    assert "is full" in err.splitlines()[-1] and "the same command goes on from there" in err.splitlines()[-1]
+    done = rows(out)
+    assert 1 <= done < 3 and len(ofbnas.read_table(out)) == done, "what is done can be read"
+    assert "failed" not in set(ofbnas.read_table(out)["status"]), "a full disk is no trial's fault"
+    filler.unlink()
+    finish(file, out)
+    assert ofbnas.read_table(out)["status"].tolist() == ["complete"] * 3
+    assert [trial.state.name for trial in trials(out)] == ["COMPLETE"] * 3
+
+
+@pytest.mark.slow
+def test_a_study_stops_at_its_budget_of_disk(tmp_path):
+    file, out = write(tmp_path), tmp_path / "out"
+    asked = subprocess.run(
+        [OFBNAS, "study", "run", file, "--output", out, "--set", "resources.disk_gb=0.0001"],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert asked.returncode == 1 and "resources.disk_gb" in asked.stderr.splitlines()[-1]
+    assert rows(out) < 3 and all(trial.state.name in ("RUNNING", "COMPLETE") for trial in trials(out))

@@ -1,0 +1,132 @@
+"""Studies on several nodes: real Ray nodes, each with processes of its own, that are killed; S3 is moto's server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from importlib.metadata import version
+
+import pytest
+import s3fs
+from nodes import cluster
+from test_cli import OFBNAS, STUDY
+from test_study import rows, trials, wait, write
+
+import ofbnas
+
+pytestmark = pytest.mark.slow
+LONG = {"search": STUDY["search"] | {"epochs": 30}, "sweep": STUDY["sweep"] | {"n_trials": 3}}
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    with cluster(workers=2) as made:
+        yield made
+
+
+@pytest.fixture
+def bucket(nodes):
+    files = s3fs.S3FileSystem(
+        key="testing", secret="testing", endpoint_url=nodes.env["AWS_ENDPOINT_URL"], use_listings_cache=False,
+        skip_instance_cache=True,
+    )  # fmt: skip
+    if not files.exists("studies"):
+        files.mkdir("studies")
+    return files
+
+
+def start(nodes, file, out, *settings, env=None) -> subprocess.Popen[str]:
+    given = [word for setting in settings for word in ("--set", setting)]
+    return subprocess.Popen(
+        [OFBNAS, "study", "run", file, "--output", out, "--address", nodes.address, *given],
+        stderr=subprocess.PIPE, text=True, start_new_session=True, env=nodes.env | (env or {}),
+    )  # fmt: skip
+
+
+def finish(study: subprocess.Popen[str], code: int = 0) -> str:
+    _, err = study.communicate(timeout=300)
+    assert study.returncode == code, err
+    return err
+
+
+def checkpoints(bucket) -> list[str]:
+    return [name for name in bucket.find("studies") if "/checkpoints/" in name]
+
+
+def test_a_node_and_the_driver_are_killed_and_the_study_ends_as_if_nothing_had_happened(nodes, bucket, tmp_path):
+    file, out, shared = write(tmp_path, **LONG), tmp_path / "out", "resources.storage_path=s3://studies/here"
+    study = start(nodes, file, out, shared)
+    wait(lambda: len({name.rpartition("/")[0] for name in checkpoints(bucket)}) == 2)  # both nodes are at work
+    nodes.kill(2)
+    wait(lambda: rows(out) >= 1)
+    wait(lambda: checkpoints(bucket))
+    os.kill(study.pid, signal.SIGKILL)
+    study.communicate()
+    done = {path: path.stat().st_mtime_ns for path in (out / "architectures").glob("trial-*.parquet")}
+    assert 1 <= len(done) < 3 and any(trial.state.name == "RUNNING" for trial in trials(out))
+
+    nodes.add(2)
+    finish(start(nodes, file, out, shared))
+    assert {path: path.stat().st_mtime_ns for path in done} == done, "finished trials were not run again"
+    assert [trial.state.name for trial in trials(out)] == ["COMPLETE"] * 3
+    table = ofbnas.read_table(out)
+    assert table["trial"].tolist() == [0, 1, 2]
+    assert all((out / weights).is_file() for weights in table["weights"])
+    log = (out / "study.log").read_text()
+    went_on = re.findall(r"trial-0000\d: \w+ goes on after epoch (\d+)", log)
+    assert went_on and all(int(epoch) >= 1 for epoch in went_on), "interrupted trials went on from their checkpoints"
+    assert not bucket.find("studies"), "nothing is left in the storage of a finished study"
+
+
+def test_a_trial_spans_nodes_and_survives_the_loss_of_a_worker(nodes, bucket, tmp_path):
+    sweep = STUDY["sweep"] | {"n_trials": 1}
+    file, out = write(tmp_path, search=STUDY["search"] | {"epochs": 30}, sweep=sweep), tmp_path / "out"
+    spread = ["resources.workers_per_trial=2", "resources.cpus_per_trial=2", "resources.storage_path=s3://studies/two"]
+    err = finish(start(nodes, file, out, *spread), code=2)
+    assert "a trial needs 2 CPUs and 0 GPUs on one node; the largest node has 1 and 0" in err
+    study = start(nodes, file, out, *spread, "resources.span_nodes=true")
+    wait(lambda: checkpoints(bucket))
+    ranks = [pid for node in (1, 2) for pid, line in nodes.processes(node).items() if "ray::_Rank" in line]
+    assert len(ranks) == 1, "the first worker is the trial's own process"
+    os.kill(ranks[0], signal.SIGKILL)
+    finish(study)
+    assert ofbnas.read_table(out)["status"].tolist() == ["complete"]
+    assert "goes on after epoch" in (out / "study.log").read_text()
+
+
+def test_what_is_wrong_is_told_before_anything_is_spent(nodes, bucket, tmp_path):
+    file, out = write(tmp_path), tmp_path / "out"
+
+    def doctor(*args) -> tuple[int, dict]:
+        asked = subprocess.run(
+            [OFBNAS, "doctor", "--json", *args, "--address", nodes.address],
+            capture_output=True, text=True, check=False, timeout=300, env=nodes.env,
+        )  # fmt: skip
+        return asked.returncode, json.loads(asked.stdout)
+
+    code, found = doctor(file, "--output", out)
+    assert code == 0 and not found["problems"] and found["trials_at_a_time"] == 2 and not out.exists()
+    assert sorted(node["cpus"] for node in found["nodes"]) == [0, 1, 1]
+    assert {node["versions"]["ofbnas"] for node in found["nodes"] if node["cpus"]} == {version("ofbnas")}
+
+    nowhere = "resources.storage_path=s3://nowhere/x"
+    code, found = doctor(file, "--output", out, "--set", nowhere)
+    assert code == 1 and len(found["problems"]) == 2 and all("s3://nowhere" in line for line in found["problems"])
+    err = finish(start(nodes, file, out, nowhere), code=2)
+    assert "the cluster is not ready" in err and "s3://nowhere" in err and len(err.splitlines()) == 1
+    assert rows(out) == 0
+
+    err = finish(start(nodes, file, tmp_path / "other", env={"RAY_AUTH_TOKEN": "f" * 32}), code=2)
+    assert "has another token: set RAY_AUTH_MODE=token" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("address", "says"), [("here", "HOST:PORT"), ("127.0.0.1:1", "nothing answers there")])
+def test_an_address_without_a_cluster_is_told(address, says, tmp_path):
+    asked = subprocess.run(
+        [OFBNAS, "study", "run", write(tmp_path), "--output", tmp_path / "out", "--address", address],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert asked.returncode == 2 and says in asked.stderr and len(asked.stderr.splitlines()) == 1
