@@ -60,7 +60,8 @@ def trainable(config: dict[str, Any], study: str, folder: str, parent: Mapping[s
     with log_to(place / "study.log"):
         try:
             data = data_of(values).to(device)
-            run_trial(values, config["params"], config["trial"], place, data, parent, report)
+            gpus = values.resources.gpus_per_trial
+            run_trial(values, config["params"], config["trial"], place, data, parent, report, gpus)
         except Exception as error:  # whatever a trial dies of is its row's reason, and the others go on
             log.exception("trial %d failed", config["trial"])
             write_failure(values, config["params"], config["trial"], place, _reason(error))
