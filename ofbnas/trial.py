@@ -30,7 +30,7 @@ from ofbnas.parent import teacher_of, untrained_parent
 from ofbnas.schema import SWEPT
 from ofbnas.search import search
 from ofbnas.subnet import Subnet
-from ofbnas.training import evaluate
+from ofbnas.training import evaluate, load_checkpoint, save_checkpoint
 from ofbnas.weights import file_sha256
 
 Report = Callable[[str, int, int], None]  # phase, epoch from 1, epochs
@@ -66,7 +66,7 @@ def run_trial(
         NotFiniteError: A loss became NaN or infinite.
     """
     checkpoints = _checkpoints(folder, trial)
-    clock = _Clock(checkpoints / "seconds.json")
+    clock = _Clock(checkpoints / "seconds.pt")
     values = config.with_values(params)
     device, seed = data.device, config.seed + trial
 
@@ -150,21 +150,19 @@ def write_failure(config: StudyConfig, params: Mapping[str, Any], trial: int, fo
 class _Clock:
     """Time of a trial, those processes of it included that were lost, up to the last `save` of each."""
 
+    settings = "the time of a trial"
+
     def __init__(self, file: Path) -> None:
         self.file, self.started = file, time.monotonic()
-        self.before: float = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
+        self.before: float = load_checkpoint(file, self.settings)["seconds"] if file.is_file() else 0.0
 
     def seconds(self) -> float:
         """Time until now."""
         return self.before + time.monotonic() - self.started
 
     def save(self) -> None:
-        """Keep it for the process that goes on with the trial; the first of several does."""
-        if shard().rank == 0:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            beside = self.file.with_suffix(".writing")
-            beside.write_text(json.dumps(self.seconds()), encoding="utf-8")
-            beside.replace(self.file)
+        """Keep it for the process that goes on with the trial."""
+        save_checkpoint(self.file, {"seconds": self.seconds()}, self.settings)
 
 
 def _checkpoints(folder: Path, trial: int) -> Path:
