@@ -10,7 +10,7 @@ import pandas as pd
 
 from ofbnas.errors import InputError
 
-COSTS = ("gmacs", "params", "latency_ms", "seconds")
+COSTS = ("gmacs", "params", "latency_ms", "seconds", "gpu_hours")
 QUALITIES = ("top1", "top5", "val_top1")
 
 
@@ -76,6 +76,7 @@ def hypervolume(rows: pd.DataFrame, *, x: str = "gmacs", y: str = "top1", ref: t
 
 def reference_point(table: pd.DataFrame, *, x: str = "gmacs") -> tuple[float, float]:
     """The largest parent's cost at 0 %, or the table's largest cost where the parent's is not known."""
-    column = f"parent_{x}" if f"parent_{x}" in table.columns else x
-    costs = table[column].dropna()
-    return (float(costs.max()) if len(costs) else 0.0), 0.0
+    for column in (f"parent_{x}", x):
+        if column in table.columns and table[column].notna().any():
+            return float(table[column].max()), 0.0
+    return 0.0, 0.0

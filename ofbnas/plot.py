@@ -18,6 +18,7 @@ LABELS = {
     "params": "parameters",
     "latency_ms": "latency, ms",
     "seconds": "search time, s",
+    "gpu_hours": "search, GPU hours",
     "top1": "top-1 accuracy, %",
     "top5": "top-5 accuracy, %",
     "val_top1": "top-1 accuracy on validation images, %",

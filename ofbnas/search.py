@@ -17,7 +17,7 @@ from ofbnas.data import Data
 from ofbnas.searcher import Searcher
 from ofbnas.subnet import Architecture, Subnet
 from ofbnas.teacher import Teacher
-from ofbnas.training import OnEpoch, load_checkpoint
+from ofbnas.training import OnEpoch, load_checkpoint, say_goes_on
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def search(
     run = Searcher(model, data, config, list(axes_of(model) if axes is None else axes), seed, teacher)
     if checkpoint is not None and checkpoint.is_file():
         run.load_state(load_checkpoint(checkpoint, run.settings, run.device))
+        say_goes_on(checkpoint, run.epoch)
     run.train(on_epoch, checkpoint)
     learner = run.learner
     sizes = {axis.name: axis.size for axis in learner.supernet.axes}

@@ -87,6 +87,7 @@ def fit(
         if average is not None:
             average.tensors = state["average"]
         first = state["epoch"]
+        say_goes_on(checkpoint, first)
     forward = Passes(model)
     run: Any = torch.compile(forward) if config.compile else forward
     mean = Mean()
@@ -193,8 +194,12 @@ def load_checkpoint(path: Path, settings: str, device: torch.device | str = "cpu
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     if state.pop("settings") != settings:
         raise InputError(f"{path}: was left by a run with other settings; delete it, or go on with the same settings")
-    log.info("%s: %s goes on after epoch %d", path.parent.name, path.stem, state["epoch"])
     return state
+
+
+def say_goes_on(path: Path, epoch: int) -> None:
+    """Log that a run goes on from its checkpoint."""
+    log.info("%s: %s goes on after epoch %d", path.parent.name, path.stem, epoch)
 
 
 class Mean:

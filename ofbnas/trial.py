@@ -24,12 +24,13 @@ from ofbnas.config import StudyConfig
 from ofbnas.cost import cost_of, sizes_of
 from ofbnas.data import Data
 from ofbnas.finetune import finetune
+from ofbnas.latency import latency
 from ofbnas.parallel import shard
 from ofbnas.parent import teacher_of, untrained_parent
 from ofbnas.schema import SWEPT
 from ofbnas.search import search
 from ofbnas.subnet import Subnet
-from ofbnas.training import evaluate
+from ofbnas.training import evaluate, load_checkpoint, save_checkpoint
 from ofbnas.weights import file_sha256
 
 Report = Callable[[str, int, int], None]  # phase, epoch from 1, epochs
@@ -43,6 +44,7 @@ def run_trial(
     data: Data,
     parent_state: Mapping[str, Tensor],
     report: Report,
+    gpus: float | None = None,
 ) -> dict[str, Any]:
     """One search and fine-tuning with the swept values; its subnet, history and row are written.
 
@@ -54,6 +56,7 @@ def run_trial(
         data: On the device the trial runs on.
         parent_state: The trained parent's tensors.
         report: Called after each epoch with the phase, the epoch from 1, and the phase's epochs.
+        gpus: GPUs that the trial holds; by default one for each process on CUDA.
 
     Returns:
         The row; with several processes, the first one's has the weights too.
@@ -62,10 +65,15 @@ def run_trial(
         InputError: The values are out of reach for the model.
         NotFiniteError: A loss became NaN or infinite.
     """
-    started = time.monotonic()
+    checkpoints = checkpoint_folder(folder, trial)
+    clock = _Clock(checkpoints / "seconds.pt")
     values = config.with_values(params)
     device, seed = data.device, config.seed + trial
-    checkpoints = checkpoint_folder(folder, trial)
+
+    def after_epoch(phase: str, epoch: int, epochs: int) -> None:
+        clock.save()
+        report(phase, epoch, epochs)
+
     parent = untrained_parent(values)
     parent.model.load_state_dict(parent_state)
     model = parent.model.to(device).eval()
@@ -78,7 +86,7 @@ def run_trial(
         axes=parent.axes,
         seed=seed,
         teacher=teacher_of(values.search.distill, model, data),
-        on_epoch=lambda epoch, _: report("search", epoch, values.search.epochs),
+        on_epoch=lambda epoch, _: after_epoch("search", epoch, values.search.epochs),
         checkpoint=checkpoints / "search.pt",
     )
     before = evaluate(found.subnet.model, data.test)
@@ -90,7 +98,7 @@ def run_trial(
             tuning,
             teacher=teacher_of(tuning.distill, model, data),
             seed=seed,
-            on_epoch=lambda epoch, _: report("finetune", epoch, tuning.epochs),
+            on_epoch=lambda epoch, _: after_epoch("finetune", epoch, tuning.epochs),
             checkpoint=checkpoints / "finetune.pt",
         )
     test, val = evaluate(subnet.model, data.test), evaluate(subnet.model, data.val)
@@ -119,10 +127,14 @@ def run_trial(
     }
     if shard().rank != 0:
         return row
+    if values.latency is not None:
+        row |= latency(subnet.model, model, values.latency)
     saved, sha256 = _save_subnet(subnet, folder, trial, row)
     row |= {"weights": f"{saved.relative_to(folder).as_posix()}/model.safetensors", "weights_sha256": sha256}
     table.write_history(folder, trial, found.history)
-    row |= {"seconds": time.monotonic() - started, "finished_at": datetime.now(UTC)}
+    held = gpus if gpus is not None else shard().world if device.type == "cuda" else 0
+    seconds = clock.seconds()
+    row |= {"seconds": seconds, "gpu_hours": held * seconds / 3600, "finished_at": datetime.now(UTC)}
     table.write_row(folder, row)
     drop_checkpoints(folder, trial)
     return row
@@ -133,6 +145,24 @@ def write_failure(config: StudyConfig, params: Mapping[str, Any], trial: int, fo
     row = base_row(config, params, trial)
     table.write_row(folder, row | {"status": "failed", "reason": reason, "finished_at": datetime.now(UTC)})
     drop_checkpoints(folder, trial)
+
+
+class _Clock:
+    """Time of a trial, those processes of it included that were lost, up to the last `save` of each."""
+
+    settings = "the time of a trial"
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.started = file, time.monotonic()
+        self.before: float = load_checkpoint(file, self.settings)["seconds"] if file.is_file() else 0.0
+
+    def seconds(self) -> float:
+        """Time until now."""
+        return self.before + time.monotonic() - self.started
+
+    def save(self) -> None:
+        """Keep it for the process that goes on with the trial."""
+        save_checkpoint(self.file, {"seconds": self.seconds()}, self.settings)
 
 
 def checkpoint_folder(folder: Path, trial: int) -> Path:

@@ -25,7 +25,10 @@ from ofbnas.weights import check_shapes, file_sha256, weights_file
 
 PERCENT = ("top1", "top5", "val_top1", "top1_before_finetune", "parent_top1")
 POSITIVE = ("gmacs", "params", "parent_gmacs", "parent_params", "num_classes", "image_size")
-NOT_NEGATIVE = ("forced", "latency_ms", "latency_p90_ms", "search_epochs", "finetune_epochs", "seconds", "trial")
+NOT_NEGATIVE = (
+    "forced", "latency_ms", "latency_p90_ms", "parent_latency_ms", "search_epochs", "finetune_epochs", "seconds",
+    "gpu_hours", "trial",
+)  # fmt: skip
 MAX_JSON = 100_000  # characters
 
 

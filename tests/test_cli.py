@@ -116,7 +116,8 @@ def test_another_study_is_not_mixed_in(study):
 
 def test_a_subnet_has_the_accuracy_of_its_row_in_a_fresh_process(study):
     for row in json.loads(ok("arch", "list", study, "--json")):
-        found = json.loads(ok("evaluate", study, "--arch", row["arch_id"], "--json"))
+        found = json.loads(ok("evaluate", study, "--arch", row["arch_id"], "--latency", "--json"))
+        assert 0 < found["latency_ms"] <= found["latency_p90_ms"] and "batch 1, float32" in found["latency_device"]
         assert found["top1"] == found["recorded_top1"] == row["top1"]
         assert found["params"] == row["params"]
 

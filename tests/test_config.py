@@ -71,6 +71,9 @@ def test_settings_override_fields():
         ({"pretrain": None}, r"no weights for the parent"),
         ({"search_space": "vitt"}, r"search_space vitt is unknown, expected .*vit"),
         ({"search_space": "nowhere.yaml"}, r"nowhere.yaml: no such file"),
+        ({"objectives": [{"metric": "latency_ms", "direction": "minimize"}]}, r"asks for latency_ms, .* give latency"),
+        ({"sweep__constraints": {"latency_ms": {"max": 2}}}, r"asks for latency_ms, .* give latency"),
+        ({"latency": {"batch_size": 0}}, r"latency.batch_size is 0: .*greater than 0"),
         ({"objectives": [{"metric": "speed", "direction": "maximize"}]}, r"objectives.0.metric is 'speed'"),
     ],
 )

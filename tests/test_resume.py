@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 
 import pytest
 import torch
@@ -119,21 +120,29 @@ def test_plain_training_goes_on_too(data, tmp_path):
 @pytest.mark.parametrize("at", [("search", 2), ("finetune", 1)])
 def test_an_interrupted_trial_ends_with_the_same_row(data, tmp_path, at):
     settings = ["search.epochs=3", "finetune.epochs=2", "model.kwargs.depth=2", "model.kwargs.embed_dim=32"]
+    settings += ["latency.batch_size=2", "latency.batches=5"]
     study = load_study(DIGITS, settings)
     parent = untrained_parent(study).model.state_dict()
 
-    def run(folder, killed_at=None):
+    def run(folder, killed_at=None, gpus=None):
         def report(phase, epoch, epochs):
             if (phase, epoch) == killed_at:
                 raise Killed
 
-        return run_trial(study, {"search.budget.gmacs_share": 0.4}, 7, folder, data, parent, report)
+        return run_trial(study, {"search.budget.gmacs_share": 0.4}, 7, folder, data, parent, report, gpus)
 
     whole = run(tmp_path / "whole")
+    started = time.monotonic()
     with pytest.raises(Killed):
         run(tmp_path / "broken", at)
+    lost = time.monotonic()
     assert list((tmp_path / "broken").rglob("*.pt")) and not (tmp_path / "broken" / "architectures").exists()
-    again = run(tmp_path / "broken")
+    again = run(tmp_path / "broken", gpus=0.5)
+    assert time.monotonic() - lost < again["seconds"] < time.monotonic() - started, "both processes count"
+    assert again["gpu_hours"] == 0.5 * again["seconds"] / 3600
+    assert whole["gpu_hours"] == 0, "on a CPU"
+    assert 0 < again["latency_ms"] <= again["latency_p90_ms"] and again["parent_latency_ms"] > 0
+    assert "batch 2, float32" in again["latency_device"]
     for name in ("arch_id", "gmacs", "top1", "val_top1", "top1_before_finetune", "weights", "weights_sha256"):
         assert again[name] == whole[name], name
     assert not (tmp_path / "broken" / "checkpoints").exists()

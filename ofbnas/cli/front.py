@@ -25,7 +25,7 @@ class Grouping(StrEnum):
 
 app = typer.Typer(name="front", no_args_is_help=True, help="Show, compare and plot Pareto fronts of tables.")
 Tables = Annotated[list[Path], typer.Argument(help="Studies' folders or .parquet files.", metavar="TABLE...")]
-X = Annotated[str, typer.Option(help="Cost to be small: gmacs, params, latency_ms or seconds.")]
+X = Annotated[str, typer.Option(help="Cost to be small: gmacs, params, latency_ms, seconds or gpu_hours.")]
 Y = Annotated[str, typer.Option(help="Quality to be large: top1, top5 or val_top1.")]
 
 

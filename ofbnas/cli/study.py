@@ -16,6 +16,7 @@ COLUMNS = [
     "arch_id",
     "gmacs",
     "params",
+    "latency_ms",
     "top1",
     "val_top1",
     "parent_top1",

@@ -1,5 +1,6 @@
 """Every number a run depends on, read from YAML and checked before anything is spent."""
 
+from ofbnas.config.latency import LatencyConfig
 from ofbnas.config.model import DataConfig, ImageDataConfig, ModelConfig, SmallDataConfig
 from ofbnas.config.search import BudgetConfig, SearchConfig
 from ofbnas.config.section import Length, RampConfig, Span
@@ -17,6 +18,7 @@ __all__ = [
     "FloatParam",
     "ImageDataConfig",
     "IntParam",
+    "LatencyConfig",
     "Length",
     "ModelConfig",
     "RampConfig",

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from ofbnas.config.latency import LatencyConfig
 from ofbnas.config.model import DataConfig, ModelConfig
 from ofbnas.config.search import SearchConfig
 from ofbnas.config.section import NonNegative, Section
@@ -99,6 +100,8 @@ class StudyConfig(Section):
     search: SearchConfig
     finetune: FinetuneConfig | None = None
     """How the subnet is trained after the search; by default not at all."""
+    latency: LatencyConfig | None = None
+    """How the finished subnet is timed; by default not at all."""
     objectives: Annotated[list[Objective], Field(min_length=1)] = [
         Objective(metric="val_top1", direction="maximize"),
         Objective(metric="gmacs", direction="minimize"),
@@ -110,6 +113,13 @@ class StudyConfig(Section):
     def _has_weights(self) -> Self:
         if not (self.pretrain or self.model.pretrained or self.model.checkpoint):
             raise ValueError("has no weights for the parent; give pretrain, model.pretrained or model.checkpoint")
+        return self
+
+    @model_validator(mode="after")
+    def _measures_what_it_asks_for(self) -> Self:
+        asked = {objective.metric for objective in self.objectives} | set(self.sweep.constraints)
+        if "latency_ms" in asked and self.latency is None:
+            raise ValueError("asks for latency_ms, but does not measure it; give latency, such as {batch_size: 1}")
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Discriminator, Field, PositiveFloat, PositiveInt
 from ofbnas.config.section import Section
 
 MAX_GRID = 10_000
-Metric = Literal["val_top1", "top1", "top5", "gmacs", "params", "seconds"]
+Metric = Literal["val_top1", "top1", "top5", "gmacs", "params", "latency_ms", "gpu_hours", "seconds"]
 
 
 class _Param(Section):

@@ -19,8 +19,8 @@ from ofbnas.table import FOLDER, HISTORY_FOLDER, is_study, read_table, to_record
 
 COLUMNS = [
     "trial", "status", "reason", "arch_id", "architecture", "gmacs", "params", "top1", "top5", "val_top1",
-    "top1_before_finetune", "latency_ms", "latency_device", "seconds", "search_epochs", "finetune_epochs", "forced",
-    "budget_note", "device", "seed", "finished_at",
+    "top1_before_finetune", "latency_ms", "latency_p90_ms", "parent_latency_ms", "latency_device", "seconds",
+    "gpu_hours", "search_epochs", "finetune_epochs", "forced", "budget_note", "device", "seed", "finished_at",
 ]  # fmt: skip
 
 

@@ -25,12 +25,13 @@ const COLUMNS = {
   latency_ms: { label: "latency", short: "latency", stored: 1, units: [[1, "ms"]], unit: "" },
   seconds: { label: "time of search and fine-tuning", short: "time", stored: 1,
              units: [[1, "s"], [60, "min"], [3600, "h"]], unit: "" },
+  gpu_hours: { label: "GPU hours of search and fine-tuning", short: "GPU hours", stored: 1, units: [[1, "h"]], unit: "" },
   top1: { label: "top-1 accuracy", short: "top-1", stored: 1, units: [[1, "%"]], unit: "" },
   top5: { label: "top-5 accuracy", short: "top-5", stored: 1, units: [[1, "%"]], unit: "" },
   val_top1: { label: "top-1 accuracy on validation images", short: "validation top-1", stored: 1,
               units: [[1, "%"]], unit: "" },
 };
-const COSTS = ["gmacs", "params", "latency_ms", "seconds"];
+const COSTS = ["gmacs", "params", "latency_ms", "seconds", "gpu_hours"];
 const QUALITIES = ["top1", "top5", "val_top1"];
 
 // The unit in which a column's values up to `largest` are short to read.

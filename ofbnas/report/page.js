@@ -55,7 +55,7 @@ function drawHeader() {
   const over = trials.filter((trial) => trial.status !== "begun").length;
   const failed = trials.filter((trial) => trial.status === "failed").length;
   say(byId("state"), `${over} of ${plural(study.wanted, "trial")} over${failed ? `, ${failed} failed` : ""}.`);
-  options(byId("front-x"), COSTS.filter((name) => trials.some((trial) => has(trial, name))), "x");
+  options(byId("front-x"), COSTS.filter((name) => trials.some((trial) => has(trial, name) && trial[name] > 0)), "x");
   options(byId("front-y"), QUALITIES.filter((name) => trials.some((trial) => has(trial, name))), "y");
   const chooser = byId("selected");
   setOptions(chooser, trials.map((trial) => [String(trial.trial), `trial ${trial.trial}${trial.arch_id ? ` \u00b7 ${trial.arch_id}` : ` \u00b7 ${trial.status}`}`]));

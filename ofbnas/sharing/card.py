@@ -18,8 +18,8 @@ MOST = 20  # rows of the front that are shown
 
 COLUMNS = (
     "arch_id", "study", "trial", "status", "reason", "model", "model_kwargs", "architecture", "gmacs", "params",
-    "parent_gmacs", "parent_params", "parent_top1", "top1", "top5", "val_top1", "latency_ms", "latency_device",
-    "dataset", "seed", "versions", "git_commit", "device", "weights", "weights_sha256",
+    "parent_gmacs", "parent_params", "parent_top1", "top1", "top5", "val_top1", "latency_ms", "parent_latency_ms",
+    "latency_device", "dataset", "seed", "versions", "git_commit", "device", "weights", "weights_sha256",
 )  # fmt: skip
 
 

@@ -82,7 +82,8 @@ class Work:
 
         with self.placed(rank) as place:
             log.info("trial %d: worker %d runs on %s", self.trial, rank, ray.util.get_node_ip_address())
-            run_trial(config, self.params, self.trial, place, data, parent, keep_and_report)
+            gpus = config.resources.gpus_per_trial
+            run_trial(config, self.params, self.trial, place, data, parent, keep_and_report, gpus)
             if rank == 0:
                 deliver(place, storage, self.trial)
 
