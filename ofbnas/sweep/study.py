@@ -1,7 +1,7 @@
 """Running a study, or what is left of it.
 
-The journal and the table are its only state: a trial with a row is over, a trial that Optuna has as running but that
-has no row is run again under its old number and values, and new ones are asked for until there are `n_trials`.
+Optuna's storage and the table are its only state: a trial with a row is over, a trial that Optuna has as running but
+that has no row is run again under its old number and values, and new ones are asked for until there are `n_trials`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,11 @@ from ofbnas.config import StudyConfig
 from ofbnas.errors import InputError
 from ofbnas.parent import data_of, trained_parent, untrained_parent
 from ofbnas.plan import check_budgets
-from ofbnas.study_file import dump_study, load_study
+from ofbnas.study_file import dump_study
+from ofbnas.sweep.extend import changes
 from ofbnas.sweep.ray_quietly import ray, tune
 from ofbnas.sweep.sampling import StudySearch, has_running
+from ofbnas.sweep.storage import check_storage, readable
 from ofbnas.sweep.worker import Tell, View, log, log_to, trainable
 from ofbnas.training import evaluate
 from ofbnas.trial import versions
@@ -52,15 +54,17 @@ def run_study(config: StudyConfig, folder: Path, view: View) -> Outcome:
         view: Told what happens.
 
     Raises:
-        InputError: The folder holds another study, another driver runs it, or its values are out of reach.
+        InputError: The folder's study may not change so, its storage cannot be used, another driver runs it, or its
+            values are out of reach.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    _check_folder(config, folder)
+    changes(config, folder)  # refused before anything is spent
+    check_storage(config, nodes=1)
     _check_reach(config)
     data = data_of(config).to("cuda" if torch.cuda.is_available() else "cpu")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with filelock.FileLock(str(folder / ".lock"), timeout=0), log_to(folder / "study.log"):
+        with filelock.FileLock(str(folder / ".lock"), timeout=0), log_to(folder / "study.log"), readable(config):
             return _run_locked(config, folder, data, view)
     except filelock.Timeout:
         raise InputError(f"{folder}: another process runs this study; wait for it, or give --output") from None
@@ -68,12 +72,17 @@ def run_study(config: StudyConfig, folder: Path, view: View) -> Outcome:
 
 def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View) -> Outcome:
     before, wanted = table.num_rows(folder), config.sweep.n_trials
-    if before >= wanted and not has_running(config, folder):
+    changed = changes(config, folder)
+    if before >= wanted and not changed and not has_running(config, folder):
         return _outcome(folder, before, wanted)
     search = StudySearch(config, folder)
+    for change in changed:
+        log.info("%s: %s", folder, change)
+    beside = folder / "study.yaml.writing"
+    beside.write_text(_header() + dump_study(config), encoding="utf-8")
+    beside.replace(folder / "study.yaml")
     if (before := table.num_rows(folder)) >= wanted:
         return _outcome(folder, before, wanted)
-    (folder / "study.yaml").write_text(_header() + dump_study(config), encoding="utf-8")
     epochs = config.pretrain.epochs if config.pretrain else 0
     parent = trained_parent(config, data, on_epoch=lambda epoch, _: view.parent(epoch, epochs))
     accuracy = evaluate(parent.model.to(data.device), data.test)
@@ -112,23 +121,6 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View) -> Out
 def _outcome(folder: Path, before: int, wanted: int) -> Outcome:
     status = table.read_table(folder)["status"]
     return Outcome(before, len(status), int((status == "failed").sum()), wanted)
-
-
-def _check_folder(config: StudyConfig, folder: Path) -> None:
-    """Refuse to continue a folder with another study than the one it holds."""
-    file = folder / "study.yaml"
-    if not file.is_file():
-        return
-    held, asked = (study.model_dump(mode="json") for study in (load_study(file), config))
-    held["sweep"]["n_trials"] = asked["sweep"]["n_trials"]
-    held["resources"] = asked["resources"]
-    was, now = _leaves(held), _leaves(asked)
-    if differing := [path for path in was | now if was.get(path) != now.get(path)]:
-        path = differing[0]
-        raise InputError(
-            f"{folder}: holds a study with {'.'.join(path)} {was.get(path)}, asked for was {now.get(path)}: give "
-            "--output a new folder, or run the study as it is"
-        )
 
 
 def _check_reach(config: StudyConfig) -> None:
@@ -195,11 +187,3 @@ def _header() -> str:
     """Comment at the head of a resolved study."""
     found = ", ".join(f"{name} {number}" for name, number in versions().items())
     return f"# The study as it was run, by {found}.\n"
-
-
-def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """All values in a tree of mappings by their path; a key may itself hold dots."""
-    leaves: dict[tuple[str, ...], Any] = {}
-    for key, value in tree.items():
-        leaves |= _leaves(value, (*path, key)) if isinstance(value, Mapping) and value else {(*path, key): value}
-    return leaves
