@@ -17,9 +17,9 @@ import optuna
 import pytest
 from conftest import DIGITS
 from postgres import PASSWORD, free_port, postgres
-from test_cli import OFBNAS, STUDY
+from test_cli import STUDY
 from test_sampling import config, run
-from test_study import LONG, finish, kill_everything, rows, start, wait, write
+from test_study import LONG, finish, kill_everything, start, wait, write
 from test_table import row
 
 import ofbnas
@@ -242,25 +242,20 @@ def test_a_server_that_goes_away_is_told_in_a_line(storage, tmp_path, monkeypatc
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", ["postgresql"], indirect=True)
 def test_a_killed_study_goes_on_from_its_database(storage, tmp_path):
-    changes = LONG | {"sweep": STUDY["sweep"] | {"n_trials": 3, "storage": storage}}
+    changes = LONG | {"sweep": STUDY["sweep"] | {"n_trials": 2, "storage": storage}}
     file, out = write(tmp_path, **changes), tmp_path / "out"
 
     def trials():
         return optuna.load_study(study_name="small", storage=storage_of(load_study(file), out)).trials
 
     study = start(file, out)
-    wait(lambda: rows(out) >= 1)
-    wait(lambda: any(trial.state.name == "RUNNING" for trial in trials()))
+    wait(lambda: list(out.glob("checkpoints/*/search.pt")))
     kill_everything(study)
     left = trials()
     assert any(trial.state.name == "RUNNING" for trial in left)
-    other = subprocess.run(
-        [OFBNAS, "study", "run", file, "--output", tmp_path / "other"], check=False, capture_output=True, text=True
-    )
-    assert other.returncode == 2 and f"a study small already, of the folder {out}" in other.stderr
     finish(file, out)
     after, table = trials(), ofbnas.read_table(out)
-    assert [trial.state.name for trial in after] == ["COMPLETE"] * 3
-    assert [trial.params for trial in after[: len(left)]] == [trial.params for trial in left]
+    assert [trial.state.name for trial in after] == ["COMPLETE"] * 2
+    assert all(old.params.items() <= new.params.items() for old, new in zip(left, after, strict=False))
     assert [trial.values for trial in after] == [list(v) for v in table[["val_top1", "gmacs"]].to_numpy()]
     assert not (out / "journal.log").exists()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy import URL, make_url
@@ -82,13 +81,16 @@ def readable(config: StudyConfig) -> Iterator[None]:
     """
     try:
         yield
-    except NoSuchModuleError:
+    except InputError:
         raise
-    except (SQLAlchemyError, StorageInternalError) as error:
+    except Exception as error:
+        cause = _database_error(error)
+        if cause is None or isinstance(cause, NoSuchModuleError):
+            raise
         raise InputError(
-            f"sweep.storage {shown(config.sweep.storage or '')}: cannot be used ({_first_line(error)}); check that the "
+            f"sweep.storage {shown(config.sweep.storage or '')}: cannot be used ({_first_line(cause)}); check that the "
             f"server runs and has the database, the user and the password, which comes from the URL, {PASSWORD} or "
-            "PGPASSWORD"
+            "PGPASSWORD; the same command goes on"
         ) from None
 
 
@@ -109,8 +111,14 @@ def _libpq_knows(url: URL) -> bool:
     return url.get_backend_name() == "postgresql" and "PGPASSWORD" in os.environ
 
 
+def _database_error(error: BaseException | None) -> SQLAlchemyError | None:
+    """What a database's driver raised, among what Optuna and Tune made of it."""
+    while error is not None and not isinstance(error, SQLAlchemyError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def _first_line(error: BaseException) -> str:
-    """What a database's driver says, in one line."""
-    cause = error if isinstance(error, SQLAlchemyError) else error.__cause__ or error
-    lines = str(getattr(cause, "orig", None) or cause).strip().splitlines()
-    return lines[0].strip() if lines else type(cause).__name__
+    """An error, a driver's where there is one, in one line."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
