@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from ofbnas.config import SpaceConfig, StudyConfig
+from ofbnas.config.storage import located
 from ofbnas.errors import InputError
 from ofbnas.fields import first_error, set_value
 
@@ -39,7 +40,11 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> StudyConfig:
             raise InputError(f"--set {setting}: expected FIELD=VALUE, for example --set search.epochs=5")
         try:
             given = yaml.safe_load(value)
-            set_value(tree, name, str(Path(given).resolve()) if name in PATHS and isinstance(given, str) else given)
+            if isinstance(given, str) and name in PATHS:
+                given = str(Path(given).resolve())
+            elif isinstance(given, str) and name == "sweep.storage":
+                given = located(given, Path())
+            set_value(tree, name, given)
         except yaml.YAMLError:
             raise InputError(f"--set {setting}: no valid YAML after the equals sign") from None
     try:
@@ -79,6 +84,8 @@ def _from_folder(study: StudyConfig, folder: Path) -> StudyConfig:
             place[key] = (folder / place[key]).resolve()
     if isinstance(study.search_space, str):
         tree["search_space"] = load_space(_find_space(study.search_space, folder)).model_dump()
+    if study.sweep.storage is not None:  # of the study itself, since a dump has no password
+        tree["sweep"]["storage"] = located(study.sweep.storage, folder)
     return StudyConfig.model_validate(tree)
 
 

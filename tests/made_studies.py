@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 
 from ofbnas.report import contents, study_of, write_page
 from ofbnas.study_file import dump_study, load_study
-from ofbnas.sweep.journal import read_journal, storage_of
+from ofbnas.sweep.journal import read_journal
+from ofbnas.sweep.storage import storage_of
 from ofbnas.table import nested, write_history, write_row
 
 NAN = "NotFiniteError: the loss became NaN in search, step 12"
@@ -117,7 +118,7 @@ def journal_of(folder: Path, rows: list[dict[str, Any]], begun: int = 0) -> optu
     """Optuna's journal of rows, and of trials that are still running."""
     config = load_study(folder / "study.yaml")
     directions = [objective.direction for objective in config.objectives]
-    study = optuna.create_study(study_name=config.name, storage=storage_of(folder), directions=directions)
+    study = optuna.create_study(study_name=config.name, storage=storage_of(config, folder), directions=directions)
     ranges = {
         name: optuna.distributions.FloatDistribution(0, 1)
         for name in ("search.budget.gmacs_share", "search.one_hot_weight")

@@ -12,7 +12,7 @@ from test_study import finish, rows, start, trials, wait, write
 
 import ofbnas
 from ofbnas.sweep.disk import StopWhenFull, is_full, size_of
-from ofbnas.sweep.journal import mend
+from ofbnas.sweep.storage import mend
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from test_table import row
 
 from ofbnas.errors import InputError
 from ofbnas.study_file import load_study
-from ofbnas.sweep.sampling import StudySearch, storage_of
+from ofbnas.sweep.sampling import StudySearch
+from ofbnas.sweep.storage import storage_of
 from ofbnas.table import write_row
 
 PARAMS = {
@@ -38,7 +39,7 @@ def run(study, folder, trials, accuracy=lambda share: 90 - (share - 0.4) ** 2):
         values = {"gmacs": share, "val_top1": accuracy(share), "top1": accuracy(share)}
         write_row(folder, row(suggested["trial"], **values))
         search.on_trial_complete(f"t{number}")
-    return found, optuna.load_study(study_name=study.name, storage=storage_of(folder))
+    return found, optuna.load_study(study_name=study.name, storage=storage_of(study, folder))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -17,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from test_cli import OFBNAS, STUDY
 
 import ofbnas
+from ofbnas.study_file import load_study
 
 pytestmark = pytest.mark.slow
 
@@ -208,12 +209,17 @@ def test_a_trial_whose_process_is_killed_is_started_again_or_fails(tmp_path, max
         assert [t.state.name for t in trials(out)] == ["FAIL", "COMPLETE"]
 
 
-def test_a_study_is_extended_by_more_trials(tmp_path):
+def test_a_study_is_extended_by_more_trials_more_epochs_and_other_objectives(tmp_path):
     file, out = write(tmp_path, sweep=STUDY["sweep"] | {"n_trials": 1}), tmp_path / "out"
     finish(file, out)
-    done = subprocess.run(
-        [OFBNAS, "study", "run", file, "--output", out, "--set", "sweep.n_trials=2"], check=False, capture_output=True
-    )
+    objectives = "[{metric: top1, direction: maximize}, {metric: params, direction: minimize}]"
+    settings = ["sweep.n_trials=2", "search.epochs=6", f"objectives={objectives}"]
+    asked = [part for setting in settings for part in ("--set", setting)]
+    done = subprocess.run([OFBNAS, "study", "run", file, "--output", out, *asked], check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
-    shares = ofbnas.read_table(out)["hp.search.budget.gmacs_share"]
+    table = ofbnas.read_table(out)
+    shares = table["hp.search.budget.gmacs_share"]
     assert len(shares) == 2 and shares[0] != shares[1], "a sampler started again does not repeat itself"
+    assert table["search_epochs"].tolist() == [4, 6]
+    assert [t.values for t in trials(out)] == [list(v) for v in table[["top1", "params"]].to_numpy()]
+    assert load_study(out / "study.yaml").search.epochs == 6

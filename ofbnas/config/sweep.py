@@ -5,11 +5,24 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Discriminator, Field, PositiveFloat, PositiveInt, StrictInt, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    PositiveFloat,
+    PositiveInt,
+    StrictInt,
+    Tag,
+    model_validator,
+)
 
+from ofbnas.config import storage
 from ofbnas.config.section import Section
 
 MAX_GRID = 10_000
+Storage = Annotated[str, AfterValidator(storage.checked), PlainSerializer(storage.shown)]
 Metric = Literal["val_top1", "top1", "top5", "gmacs", "params", "latency_ms", "gpu_hours", "seconds"]
 
 
@@ -142,6 +155,10 @@ class SweepConfig(Section):
     """Trials to begin with: values of swept fields; the sampler draws those that are not given."""
     constraints: dict[Metric, Bound] = {}
     """Columns with a bound that a trial has to keep to count as feasible; for tpe, gp, nsga2 and nsga3."""
+    storage: Annotated[Storage | None, Field(repr=False)] = None
+    """Where Optuna keeps the study: the URL of a database, such as postgresql+psycopg://USER:${OFBNAS_DB_PASSWORD}@HOST/NAME
+    or sqlite:///FILE, or the path of a journal; by default journal.log in the study's folder. A password is never
+    written: ${OFBNAS_DB_PASSWORD} stands for it in study.yaml."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ofbnas.config import ChoiceParam, FloatParam, IntParam, StudyConfig
+from ofbnas.config.storage import file_of
 from ofbnas.errors import InputError
 from ofbnas.front import COSTS, QUALITIES, front
 from ofbnas.report.history import histories, parent_sizes
@@ -17,6 +19,7 @@ from ofbnas.schema import SWEPT
 from ofbnas.study_file import load_study
 from ofbnas.table import FOLDER, HISTORY_FOLDER, is_study, read_table, to_records
 
+ASK_SERVER_EVERY = 5  # seconds
 COLUMNS = [
     "trial", "status", "reason", "arch_id", "architecture", "gmacs", "params", "top1", "top5", "val_top1",
     "top1_before_finetune", "latency_ms", "latency_p90_ms", "parent_latency_ms", "latency_device", "seconds",
@@ -81,11 +84,16 @@ def contents(folder: Path, config: StudyConfig, journal: Mapping[str, Any]) -> d
 
 
 def stamp(folder: Path) -> list[tuple[str, int, int]]:
-    """What changes whenever the contents do: name, size and time of all that they are read from."""
-    places = [folder / "study.yaml", folder / "journal.log"]
+    """What changes whenever the contents do: name, size and time of all that they are read from.
+
+    A database on a server has none of these; that its stamp is another one every few seconds stands for them.
+    """
+    kept = file_of(study_of(folder).sweep.storage, folder)
+    places = [folder / "study.yaml", *([] if kept is None else [kept])]
     places += [file for part in (FOLDER, HISTORY_FOLDER) for file in sorted((folder / part).glob("*.parquet"))]
     found = [(place.name, place.stat()) for place in places if place.is_file()]
-    return [(name, state.st_size, state.st_mtime_ns) for name, state in found]
+    now = [] if kept is not None else [("server", 0, int(time.monotonic() // ASK_SERVER_EVERY))]
+    return now + [(name, state.st_size, state.st_mtime_ns) for name, state in found]
 
 
 def _trial(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ofbnas.errors import InputError, TransferError
 from ofbnas.study_file import PATHS, dump_study
 from ofbnas.sweep.ray_quietly import OWN_TOKEN, ray, tune
 from ofbnas.sweep.shared import SharedStorage
+from ofbnas.sweep.storage import check_storage
 from ofbnas.trial import versions
 
 CONNECT_SECONDS = 5.0
@@ -202,6 +203,7 @@ def diagnose(config: StudyConfig | None, folder: Path | None, address: str | Non
         if config is not None:
             try:
                 fits = trials_at_a_time(config, cluster)
+                check_storage(config, len(cluster))
             except InputError as error:
                 problems.append(str(error))
     shown = ("host", "cpus", "gpus", "versions", "disk_free_gb")
@@ -225,6 +227,7 @@ def ready(config: StudyConfig, folder: Path, storage: str | None, *, joined: boo
         InputError: It cannot; all problems are told.
     """
     cluster = nodes()
+    check_storage(config, len(cluster))
     fits = trials_at_a_time(config, cluster)
     if joined:
         examine(cluster, config, folder, storage)

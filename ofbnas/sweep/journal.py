@@ -1,4 +1,4 @@
-"""What Optuna's journal tells of a study: trials that have begun, and which swept fields matter."""
+"""What Optuna's storage tells of a study: trials that have begun, and which swept fields matter."""
 
 from __future__ import annotations
 
@@ -7,34 +7,22 @@ from typing import Any
 
 import optuna
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from ofbnas.config import StudyConfig
+from ofbnas.config.storage import file_of
+from ofbnas.sweep.record import find_study
+from ofbnas.sweep.storage import readable, storage_of
 
 MIN_TRIALS = 8  # complete ones; importances from fewer say nothing
 
 
-def storage_of(folder: Path) -> JournalStorage:
-    """The Optuna storage of a study's folder."""
-    return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-
-
-def mend(folder: Path) -> None:
-    """Take away a last record that was written in part, as on a full disk; the next one would be added to it."""
-    file = folder / "journal.log"
-    if file.is_file() and not (records := file.read_bytes()).endswith(b"\n"):
-        with file.open("r+b") as journal:
-            journal.truncate(records.rfind(b"\n") + 1)
-
-
 def read_journal(config: StudyConfig, folder: Path) -> dict[str, Any]:
-    """What a study's journal holds, as plain values; nothing is written.
+    """What Optuna's storage holds of a study, as plain values; no trial is touched.
 
     Args:
         config: The study.
-        folder: Its folder; a study that has only just begun has no journal yet.
+        folder: Its folder; a study that has only just begun is in no storage yet.
 
     Returns:
         begun: Number and swept values ("trial", "params") of each trial that Optuna has as running.
@@ -78,11 +66,11 @@ def importance(study: optuna.Study | None, config: StudyConfig) -> dict[str, Any
 
 def _study(config: StudyConfig, folder: Path) -> optuna.Study | None:
     """Optuna's study in a folder, if it has one."""
-    if not (folder / "journal.log").is_file():  # opening a storage would make the file
+    file = file_of(config.sweep.storage, folder)
+    if file is not None and not file.is_file():  # opening a storage would make the file
         return None
-    storage = storage_of(folder)
-    known = optuna.get_all_study_names(storage)
-    return optuna.load_study(study_name=config.name, storage=storage) if config.name in known else None
+    with readable(config):
+        return find_study(config, folder, storage_of(config, folder))
 
 
 def _value(trial: FrozenTrial) -> float:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-import random
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,29 +10,28 @@ import optuna
 from optuna.trial import TrialState
 
 from ofbnas import table
-from ofbnas.config import ChoiceParam, IntParam, StudyConfig, SweepConfig
+from ofbnas.config import StudyConfig, SweepConfig
 from ofbnas.errors import InputError
-from ofbnas.sweep.journal import mend, storage_of
+from ofbnas.sweep.points import draw
 from ofbnas.sweep.ray_quietly import OptunaSearch
+from ofbnas.sweep.record import bring_in_line, find_study, identity_of, told
 from ofbnas.sweep.shared import SharedStorage, collect
+from ofbnas.sweep.storage import storage_of
 from ofbnas.trial import drop_checkpoints, write_failure
 
 
 def has_running(config: StudyConfig, folder: Path) -> bool:
-    """Whether Optuna still has trials as running."""
-    study = optuna.load_study(study_name=config.name, storage=storage_of(folder))
-    return any(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False))
+    """Whether Optuna still has trials as running, or lost the study."""
+    study = find_study(config, folder, storage_of(config, folder))
+    return study is None or any(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False))
 
 
-def storage_at(config: StudyConfig, study: optuna.Study) -> SharedStorage | None:
+def storage_at(config: StudyConfig, folder: Path) -> SharedStorage | None:
     """A study's own prefix in the shared storage, if there is one."""
     address = config.resources.storage_path
     if address is None:
         return None
-    return SharedStorage(f"{address.rstrip('/')}/{config.name}-{study.user_attrs['id']}")
-
-
-_NOTHING = object()
+    return SharedStorage(f"{address.rstrip('/')}/{config.name}-{identity_of(folder)[:12]}")
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
@@ -47,35 +42,31 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
     """
 
     def __init__(self, config: StudyConfig, folder: Path) -> None:
-        """Open the study in a folder, or make it, and bring it in line with the table.
+        """Open the study of a folder, or make it, and bring it in line with the settings and the table.
 
         Raises:
+            InputError: It is another folder's, or may not change so.
             TransferError: Results in the shared storage cannot be had.
         """
-        mend(folder)
+        self.storage = storage_at(config, folder)
+        if self.storage is not None:
+            for trial in self.storage.results():
+                collect(folder, self.storage, trial)
+        storage = storage_of(config, folder)
+        bring_in_line(config, folder, storage)
         directions = [objective.direction for objective in config.objectives]
         super().__init__(
             space=lambda trial: None,
             metric=[objective.metric for objective in config.objectives],
             mode=["max" if direction == "maximize" else "min" for direction in directions],
-            storage=storage_of(folder),
+            storage=storage,
             study_name=config.name,
         )
-        self.folder, self.sweep = folder, config.sweep
+        self.config, self.folder, self.sweep = config, folder, config.sweep
         self.numbers: dict[str, int] = {}
         self.study: optuna.Study = self._ot_study
-        if self.study.metric_names is None:
-            self.study.set_metric_names(self.metric)
-            for values in [*config.sweep.start, *grid_points(config.sweep, config.seed)]:
-                self.study.enqueue_trial(values, skip_if_exists=True)
         # Another seed on each start: the same one would draw the same values again.
         self.study.sampler = sampler_of(config.sweep, config.seed + len(self.study.get_trials(deepcopy=False)))
-        if "id" not in self.study.user_attrs:
-            self.study.set_user_attr("id", uuid.uuid4().hex[:12])
-        self.storage = storage_at(config, self.study)
-        if self.storage is not None:
-            for trial in self.storage.results():
-                collect(folder, self.storage, trial)
         self.left_running = self._reconcile(config)
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
@@ -101,13 +92,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         return table.read_row(self.folder, trial)
 
     def save(self, checkpoint_path: str) -> None:
-        """Leave an empty snapshot: the journal has everything."""
+        """Leave an empty snapshot: Optuna's storage has everything."""
         Path(checkpoint_path).touch()
 
     def _tell(self, number: int, row: Mapping[str, Any] | None) -> None:
-        asked = [*self.metric, *self.sweep.constraints]
-        known = {metric: row[metric] for metric in asked} if row and row["status"] == "complete" else {}
-        if not known or not all(value is not None and math.isfinite(value) for value in known.values()):
+        known = told(row, self.config)
+        if known is None:
             self.study.tell(number, state=TrialState.FAIL)
         else:
             trial = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
@@ -153,28 +143,3 @@ def sampler_of(sweep: SweepConfig, seed: int) -> optuna.samplers.BaseSampler:
         return kind(**own | {"seed": seed} | sweep.sampler_options)
     except (TypeError, ValueError) as error:
         raise InputError(f"sweep.sampler_options of {sweep.sampler}: {error}") from None
-
-
-def grid_points(sweep: SweepConfig, seed: int) -> list[dict[str, Any]]:
-    """All points of a grid in an order of chance; none for another sampler."""
-    if sweep.sampler != "grid":
-        return []
-    values = [param.grid() or [] for param in sweep.params.values()]
-    points = [dict(zip(sweep.params, point, strict=True)) for point in itertools.product(*values)]
-    random.Random(seed).shuffle(points)
-    return points
-
-
-def draw(trial: optuna.Trial, sweep: SweepConfig) -> dict[str, Any]:
-    """A trial's values for the swept fields but those whose condition fails; what it has already stays."""
-    values: dict[str, Any] = {}
-    for name, param in sweep.params.items():
-        if any(values.get(other, _NOTHING) != value for other, value in param.when.items()):
-            continue
-        if isinstance(param, ChoiceParam):
-            values[name] = trial.suggest_categorical(name, param.choices)
-        elif isinstance(param, IntParam):
-            values[name] = trial.suggest_int(name, param.low, param.high, log=param.log, step=param.step)
-        else:
-            values[name] = trial.suggest_float(name, param.low, param.high, log=param.log, step=param.step)
-    return values

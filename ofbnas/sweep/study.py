@@ -1,7 +1,7 @@
 """Running a study, or what is left of it.
 
-The journal and the table are its only state: a trial with a row is over, a trial that Optuna has as running but that
-has no row is run again under its old number and values, and new ones are asked for until there are `n_trials`.
+Optuna's storage and the table are its only state: a trial with a row is over, a trial that Optuna has as running but
+that has no row is run again under its old number and values, and new ones are asked for until there are `n_trials`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,14 @@ from ofbnas.config import StudyConfig
 from ofbnas.errors import DiskFullError, InputError
 from ofbnas.parent import Parent, data_of, trained_parent, untrained_parent
 from ofbnas.plan import check_budgets
-from ofbnas.study_file import dump_study, load_study
+from ofbnas.study_file import dump_study
 from ofbnas.sweep.cluster import connected, placement, ready
 from ofbnas.sweep.disk import StopWhenFull, is_full
+from ofbnas.sweep.extend import changes
 from ofbnas.sweep.ray_quietly import tune
 from ofbnas.sweep.sampling import StudySearch, has_running
 from ofbnas.sweep.shared import LOG
+from ofbnas.sweep.storage import mend, readable
 from ofbnas.sweep.worker import Tell, View, log, log_to, trainable
 from ofbnas.training import evaluate
 from ofbnas.trial import versions
@@ -55,33 +57,39 @@ def run_study(config: StudyConfig, folder: Path, view: View, address: str | None
         address: Of a running Ray cluster, "auto" or HOST:PORT; by default a Ray of this process' own.
 
     Raises:
-        InputError: The folder holds another study, another driver runs it, its values are out of reach, or the
-            cluster cannot run it.
+        InputError: The folder's study may not change so, its storage cannot be used, another driver runs it, its
+            values are out of reach, or the cluster cannot run it.
         DiskFullError: There is no room for more; what is done stays.
         TransferError: The shared storage cannot be used any more; what is done stays.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    _check_folder(config, folder)
+    changes(config, folder)  # refused before anything is spent
     _check_reach(config)
     data = data_of(config).to("cuda" if torch.cuda.is_available() else "cpu")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with filelock.FileLock(str(folder / ".lock"), timeout=0), log_to(folder / LOG):
+        with filelock.FileLock(str(folder / ".lock"), timeout=0), log_to(folder / LOG), readable(config):
             return _run_locked(config, folder, data, view, address)
     except filelock.Timeout:
         raise InputError(f"{folder}: another process runs this study; wait for it, or give --output") from None
 
 
 def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, address: str | None) -> Outcome:
+    mend(folder)
     before, wanted = table.num_rows(folder), config.sweep.n_trials
-    if before >= wanted and not has_running(config, folder):
+    changed = changes(config, folder)
+    if before >= wanted and not changed and not has_running(config, folder):
         return _outcome(folder, before, wanted)
     search, room = StudySearch(config, folder), StopWhenFull(folder, config.resources.disk_gb)
+    for change in changed:
+        log.info("%s: %s", folder, change)
+    beside = folder / "study.yaml.writing"
+    beside.write_text(_header() + dump_study(config), encoding="utf-8")
+    beside.replace(folder / "study.yaml")
     if (before := table.num_rows(folder)) >= wanted:
         return _outcome(folder, before, wanted)
     room.reason = room.excess()
     _check_room(room, folder, before, wanted)
-    (folder / "study.yaml").write_text(_header() + dump_study(config), encoding="utf-8")
     with connected(address), _interrupts():
         storage = None if search.storage is None else search.storage.address
         at_a_time = ready(config, folder, storage, joined=address is not None)
@@ -148,23 +156,6 @@ def _outcome(folder: Path, before: int, wanted: int) -> Outcome:
     return Outcome(before, len(status), int((status == "failed").sum()), wanted)
 
 
-def _check_folder(config: StudyConfig, folder: Path) -> None:
-    """Refuse to continue a folder with another study than the one it holds."""
-    file = folder / "study.yaml"
-    if not file.is_file():
-        return
-    held, asked = (study.model_dump(mode="json") for study in (load_study(file), config))
-    held["sweep"]["n_trials"] = asked["sweep"]["n_trials"]
-    held["resources"] = asked["resources"]
-    was, now = _leaves(held), _leaves(asked)
-    if differing := [path for path in was | now if was.get(path) != now.get(path)]:
-        path = differing[0]
-        raise InputError(
-            f"{folder}: holds a study with {'.'.join(path)} {was.get(path)}, asked for was {now.get(path)}: give "
-            "--output a new folder, or run the study as it is"
-        )
-
-
 def _check_reach(config: StudyConfig) -> None:
     """Check that parent and teachers have their weights, and that every budget the sweep may ask for can be met."""
     models = {"model": config.model}
@@ -197,11 +188,3 @@ def _header() -> str:
     """Comment at the head of a resolved study."""
     found = ", ".join(f"{name} {number}" for name, number in versions().items())
     return f"# The study as it was run, by {found}.\n"
-
-
-def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """All values in a tree of mappings by their path; a key may itself hold dots."""
-    leaves: dict[tuple[str, ...], Any] = {}
-    for key, value in tree.items():
-        leaves |= _leaves(value, (*path, key)) if isinstance(value, Mapping) and value else {(*path, key): value}
-    return leaves
