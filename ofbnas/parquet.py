@@ -52,22 +52,27 @@ def read(
                 raise InputError(f"{file}: has two columns of one name")
             if missing := [name for name in required if name not in names]:
                 raise InputError(f"{file}: is without the columns {', '.join(missing)}")
-        kept = names if columns is None else [name for name in names if name in columns]
-        if where is not None and any(name not in names for name, _, _ in where):
-            return schema.empty_table().select(kept).replace_schema_metadata(version)
-        table = pq.read_table(
-            file,
-            columns=kept,
-            filters=list(where) if where else None,
-            partitioning=None,
-            thrift_string_size_limit=MAX_FOOTER,
-            thrift_container_size_limit=MAX_FOOTER_ITEMS,
-        )
+            kept = names if columns is None else [name for name in names if name in columns]
+            if where is not None and any(name not in names for name, _, _ in where):
+                return schema.empty_table().select(kept).replace_schema_metadata(version)
+            table = _filtered(file, kept, where) if where else opened.read(columns=kept)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{file}: no Parquet file ({reason})") from None
     return table.replace_schema_metadata(version)
+
+
+def _filtered(file: Path, columns: Sequence[str], where: Filters) -> pa.Table:
+    """The rows that meet conditions; no others are unpacked."""
+    return pq.read_table(
+        file,
+        columns=columns,
+        filters=list(where),
+        partitioning=None,
+        thrift_string_size_limit=MAX_FOOTER,
+        thrift_container_size_limit=MAX_FOOTER_ITEMS,
+    )
 
 
 def write(table: pa.Table, path: Path) -> Path:

@@ -68,8 +68,12 @@ def num_rows(study: Path) -> int:
 
 def read_row(study: Path, trial: int) -> dict[str, Any] | None:
     """A trial's row as plain values, None if it has none."""
-    file = study / FOLDER / trial_file(trial)
-    return to_records(read_table(file))[0] if file.is_file() else None
+    return to_records(read_table(study / FOLDER / trial_file(trial)))[0] if has_row(study, trial) else None
+
+
+def has_row(study: Path, trial: int) -> bool:
+    """Whether a trial has its row."""
+    return (study / FOLDER / trial_file(trial)).is_file()
 
 
 def next_trial(study: Path) -> int:

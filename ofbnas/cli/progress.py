@@ -17,9 +17,12 @@ from rich.text import Text
 from ofbnas.cli.output import cell
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ofbnas.config import StudyConfig
 
 ROWS = 8  # of the front in the live view
+BEST = ["arch_id", "gmacs", "params", "top1"]  # its columns
 
 
 def view_of(config: StudyConfig, folder: Path, *, plain: bool) -> PlainView:
@@ -121,15 +124,21 @@ class LiveView(PlainView):
 
     def begin(self, done: int, wanted: int) -> None:
         """Trials are about to start."""
+        from ofbnas.table import read_table
+
         self.done = self.before = done
         self.wanted, self.trials_start, self.parent_state = wanted, time.monotonic(), ""
-        self._read()
+        self._look(read_table(self.folder))
 
     def ended(self, trial: int) -> None:
         """A trial has its row."""
+        import pandas as pd
+
+        from ofbnas.table import read_row
+
         self.running.pop(trial, None)
         self.done += 1
-        self._read()
+        self._look(pd.DataFrame([read_row(self.folder, trial)]))
 
     def render(self) -> RenderableType:
         """What is seen now."""
@@ -150,20 +159,22 @@ class LiveView(PlainView):
         if not self.front:
             return Text("")
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="best so far", title_justify="left")
-        for column in ("arch_id", "gmacs", "params", "top1"):
+        for column in BEST:
             table.add_column(column, justify="left" if column == "arch_id" else "right")
         for row in self.front[-ROWS:]:
-            table.add_row(*(cell(column, row[column]) for column in ("arch_id", "gmacs", "params", "top1")))
+            table.add_row(*(cell(column, row[column]) for column in BEST))
         return table
 
-    def _read(self) -> None:
-        """Look at the table again."""
-        from ofbnas.front import front
-        from ofbnas.table import read_table, to_records
+    def _look(self, rows: pd.DataFrame) -> None:
+        """Look at rows that are new, together with the best so far: all rows would take too long in a large study."""
+        import pandas as pd
 
-        table = read_table(self.folder)
-        self.failed = int((table["status"] == "failed").sum())
-        self.front = to_records(front(table)[["arch_id", "gmacs", "params", "top1"]])
+        from ofbnas.front import front
+        from ofbnas.table import to_records
+
+        self.failed += int((rows["status"] == "failed").sum())
+        best = pd.concat([pd.DataFrame(self.front, columns=BEST), rows[BEST]], ignore_index=True)
+        self.front = to_records(front(best))
 
 
 def clock(seconds: float) -> str:

@@ -60,9 +60,7 @@ def bring_in_line(config: StudyConfig, folder: Path, storage: BaseStorage) -> No
             f"study was run with, or {WAY_OUT}"
         )
     interrupted = [
-        trial.number
-        for trial in begun
-        if trial.state == TrialState.RUNNING and table.read_row(folder, trial.number) is None
+        trial.number for trial in begun if trial.state == TrialState.RUNNING and not table.has_row(folder, trial.number)
     ]
     check_begun(config, folder, changes(config, folder), len(begun), interrupted)
     if study is None:

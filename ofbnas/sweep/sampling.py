@@ -87,7 +87,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
 
     def row(self, trial: int) -> dict[str, Any] | None:
         """A trial's row, fetched from the shared storage if it lies there; None if it has none."""
-        if self.storage is not None and table.read_row(self.folder, trial) is None:
+        if self.storage is not None and not table.has_row(self.folder, trial):
             collect(self.folder, self.storage, trial)
         return table.read_row(self.folder, trial)
 
@@ -109,14 +109,14 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         """Bring an earlier driver's leavings in order; the trials that have to be run again."""
         again = []
         for trial in self.study.get_trials(deepcopy=False):
-            row = table.read_row(self.folder, trial.number)
-            if row is not None:  # killed after its row was written, a trial may have left its checkpoints
+            there = table.has_row(self.folder, trial.number)
+            if there:  # killed after its row was written, a trial may have left its checkpoints
                 drop_checkpoints(self.folder, trial.number)
-            if trial.state == TrialState.RUNNING and row is None:
+            if trial.state == TrialState.RUNNING and not there:
                 again.append(trial)
             elif trial.state == TrialState.RUNNING:
-                self._tell(trial.number, row)
-            elif row is None and trial.state != TrialState.WAITING:
+                self._tell(trial.number, table.read_row(self.folder, trial.number))
+            elif not there and trial.state != TrialState.WAITING:
                 reason = "the driver was killed before the reason was recorded"
                 write_failure(config, trial.params, trial.number, self.folder, reason)
         return again

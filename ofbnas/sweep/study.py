@@ -32,7 +32,7 @@ from ofbnas.sweep.ray_quietly import tune
 from ofbnas.sweep.sampling import StudySearch, has_running
 from ofbnas.sweep.shared import LOG
 from ofbnas.sweep.storage import mend, readable
-from ofbnas.sweep.worker import Tell, View, log, log_to, trainable
+from ofbnas.sweep.worker import REPORTS_PER_SECOND, Tell, View, log, log_to, trainable
 from ofbnas.training import evaluate
 from ofbnas.trial import versions
 
@@ -92,7 +92,8 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
     _check_room(room, folder, before, wanted)
     with connected(address), _interrupts():
         storage = None if search.storage is None else search.storage.address
-        at_a_time = ready(config, folder, storage, joined=address is not None)
+        fits = ready(config, folder, storage, joined=address is not None)
+        at_a_time = config.resources.max_concurrent or fits
         parent = _parent(config, data, view)
         view.begin(before, wanted)
         function = tune.with_parameters(
@@ -101,6 +102,7 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
             folder=str(folder.resolve()),
             storage=storage,
             parent=parent.model.state_dict(),
+            report_every=max(1.0, at_a_time / REPORTS_PER_SECOND),
         )
         with tempfile.TemporaryDirectory(prefix="ofbnas-tune-") as tunes:
             tuner = tune.Tuner(
@@ -108,7 +110,7 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
                 tune_config=tune.TuneConfig(
                     search_alg=search,
                     num_samples=wanted - before,
-                    max_concurrent_trials=config.resources.max_concurrent or at_a_time,
+                    max_concurrent_trials=at_a_time,
                     reuse_actors=config.resources.workers_per_trial == 1,
                 ),
                 run_config=tune.RunConfig(

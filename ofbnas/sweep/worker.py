@@ -25,7 +25,7 @@ from ofbnas.sweep.sampling import StudySearch
 from ofbnas.sweep.shared import LOG, SharedStorage, deliver, keep, workplace
 from ofbnas.trial import Report, run_trial, write_failure
 
-REPORT_EVERY = 1.0  # seconds between two reports of a running trial
+REPORTS_PER_SECOND = 50  # of all trials together, so that many of them do not keep the driver busy
 log = logging.getLogger("ofbnas")
 
 
@@ -96,7 +96,7 @@ class Work:
         """Whether the trial has its row: a worker may have died between that and its last word."""
         if (storage := self._shared()) is not None:
             return storage.has_result(self.trial)
-        return table.read_row(Path(self.folder), self.trial) is not None
+        return table.has_row(Path(self.folder), self.trial)
 
     @contextmanager
     def placed(self, rank: int = 0) -> Iterator[Path]:
@@ -109,9 +109,23 @@ class Work:
 
 
 def trainable(
-    config: dict[str, Any], study: str, folder: str, storage: str | None, parent: Mapping[str, torch.Tensor]
+    config: dict[str, Any],
+    study: str,
+    folder: str,
+    storage: str | None,
+    parent: Mapping[str, torch.Tensor],
+    report_every: float,
 ) -> None:
-    """What Tune runs in a process of its own: the first worker of one trial, which ends with its row written."""
+    """What Tune runs in a process of its own: the first worker of one trial, which ends with its row written.
+
+    Args:
+        config: The trial's number and swept values.
+        study: YAML of the study.
+        folder: The study's.
+        storage: Address of its shared storage, None where all nodes see the folder.
+        parent: The trained parent's tensors.
+        report_every: Seconds between two reports of progress, at least.
+    """
     resources = StudyConfig.model_validate(yaml.safe_load(study)).resources
     workers = resources.workers_per_trial
     cpus, gpus = resources.cpus_per_trial / workers, resources.gpus_per_trial / workers
@@ -123,7 +137,7 @@ def trainable(
 
     def report(phase: str, epoch: int, epochs: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= REPORT_EVERY:
+        if time.monotonic() - last >= report_every:
             last = time.monotonic()
             tell(phase, epoch, epochs)
 
