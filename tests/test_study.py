@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -185,24 +186,30 @@ def test_a_study_of_failures_exits_with_1(tmp_path):
     assert "no row of" in shown.stdout
 
 
-@pytest.mark.parametrize("max_failures", [0, 2])
-def test_a_trial_whose_process_is_killed_is_started_again_or_fails(tmp_path, max_failures):
-    sweep = STUDY["sweep"] | {"n_trials": 2}
+@pytest.mark.parametrize(
+    ("max_failures", "workers", "killed"),
+    [(0, 1, "ray::ImplicitFunc"), (2, 1, "ray::ImplicitFunc"), (2, 2, "ray::_Rank")],
+    ids=["fails", "starts again", "starts again with another worker"],
+)
+def test_a_trial_whose_process_is_killed_is_started_again_or_fails(tmp_path, max_failures, workers, killed):
+    resources = {"cpus_per_trial": workers, "workers_per_trial": workers, "max_concurrent": 1}
     file = write(
-        tmp_path, search=LONG["search"], sweep=sweep, resources={"max_failures": max_failures, "max_concurrent": 1}
+        tmp_path,
+        search=LONG["search"],
+        sweep=STUDY["sweep"] | {"n_trials": 2},
+        resources=resources | {"max_failures": max_failures},
     )
     out = tmp_path / "out"
     study = start(file, out)
-    wait(lambda: processes("ray::_trainable", study.pid) or processes("ray::ImplicitFunc", study.pid))
-    wait(lambda: any(t.state.name == "RUNNING" for t in trials(out)))
-    time.sleep(2)
-    for pid in processes("ray::_trainable", study.pid) + processes("ray::ImplicitFunc", study.pid):
+    wait(lambda: (out / "checkpoints" / "trial-00000" / "search.pt").is_file())
+    for pid in processes(killed, study.pid):
         os.kill(pid, signal.SIGKILL)
     _, err = study.communicate(timeout=300)
     assert study.returncode == 0, err
     table = ofbnas.read_table(out)
     if max_failures:
         assert table["status"].tolist() == ["complete", "complete"]
+        assert re.search(r"trial-00000: search goes on after epoch \d", (out / "study.log").read_text())
     else:
         assert table["status"].tolist() == ["failed", "complete"]
         assert table["reason"][0]
