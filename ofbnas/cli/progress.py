@@ -77,7 +77,7 @@ class PlainView:
         self.done += 1
         row = read_row(self.folder, trial)
         if row is None or row["status"] != "complete":
-            result = f"failed: {row['reason'] if row else 'no row was written'}"
+            result = f"{row['status']}: {row['reason']}" if row else "failed: no row was written"
         else:
             result = f"top1 {row['top1']:.2f}, {row['gmacs']:.4g} GMACs, {row['arch_id']}"
         self.say(f"trial {trial}: {result} ({self.done} of {self.wanted}, {self.left()})")
@@ -103,7 +103,7 @@ class LiveView(PlainView):
         super().__init__(config, folder, console)
         self.parent_state = "is looked up"
         self.front: list[dict[str, object]] = []
-        self.failed = 0
+        self.endings = ""
         self.live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -136,10 +136,9 @@ class LiveView(PlainView):
         elapsed = clock(time.monotonic() - self.start)
         if self.parent_state:
             return Text(f"{self.config.name}   parent {self.parent_state}   {elapsed}")
-        failed = f", {self.failed} failed" if self.failed else ""
         head = Text.assemble(
             (self.config.name, "bold"),
-            f"   {self.done} of {self.wanted} trials{failed}   {elapsed}, {self.left()}",
+            f"   {self.done} of {self.wanted} trials{self.endings}   {elapsed}, {self.left()}",
         )
         running = "   ".join(f"trial {trial}: {state}" for trial, state in sorted(self.running.items()))
         bar = Table.grid()
@@ -162,7 +161,8 @@ class LiveView(PlainView):
         from ofbnas.table import read_table, to_records
 
         table = read_table(self.folder)
-        self.failed = int((table["status"] == "failed").sum())
+        counts = {ending: int((table["status"] == ending).sum()) for ending in ("failed", "pruned")}
+        self.endings = "".join(f", {count} {ending}" for ending, count in counts.items() if count)
         self.front = to_records(front(table)[["arch_id", "gmacs", "params", "top1"]])
 
 

@@ -57,6 +57,8 @@ def run(
         from ofbnas.table import read_table
 
         print_front(summary(read_table(folder)), str(folder))
+    if outcome.pruned:
+        typer.echo(f"{outcome.pruned} of {outcome.done} trials were stopped early.", err=True)
     if outcome.done < outcome.wanted:
         typer.echo(
             f"stopped after {outcome.done} of {outcome.wanted} trials; the same command goes on from there",
@@ -119,7 +121,7 @@ def list_studies(
     if as_json:
         print_json(found)
     else:
-        print_table(["study", "folder", "model", "trials", "wanted", "failed", "best_top1"], found)
+        print_table(["study", "folder", "model", "trials", "wanted", "failed", "pruned", "best_top1"], found)
 
 
 @app.command()
@@ -195,6 +197,6 @@ def _overview(folder: Path) -> dict[str, Any]:
         "model": config.model.name,
         "trials": len(table),
         "wanted": config.sweep.n_trials,
-        "failed": int((table["status"] == "failed").sum()),
+        **{ending: int((table["status"] == ending).sum()) for ending in ("failed", "pruned")},
         "best_top1": None if best is None or best != best else float(best),
     }

@@ -22,6 +22,7 @@ if "ray" not in sys.modules:
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule  # noqa: E402
 from ray.tune.search.optuna import OptunaSearch  # noqa: E402
 
-__all__ = ["OptunaSearch", "ray", "tune"]
+__all__ = ["ASHAScheduler", "FIFOScheduler", "MedianStoppingRule", "OptunaSearch", "ray", "tune"]

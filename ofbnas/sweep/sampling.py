@@ -17,6 +17,7 @@ from ofbnas.config import ChoiceParam, IntParam, StudyConfig, SweepConfig
 from ofbnas.errors import InputError
 from ofbnas.sweep.journal import storage_of
 from ofbnas.sweep.ray_quietly import OptunaSearch
+from ofbnas.sweep.rungs import Reached
 from ofbnas.trial import drop_checkpoints, write_failure
 
 
@@ -27,22 +28,22 @@ def has_running(config: StudyConfig, folder: Path) -> bool:
 
 
 _NOTHING = object()
+RUNGS = "rungs"  # a trial's user attribute: epoch to what it told there
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
     """Optuna's sampler for Ray Tune, with Optuna's study kept true.
 
-    Every trial Tune runs is a trial of the study, by its number: told COMPLETE with the values of its row, or FAIL.
-    What an earlier driver left running is handed out first. Nothing is restored from Tune's own snapshots.
+    Every trial Tune runs is a trial of the study, by its number: told COMPLETE with the values of its row, or PRUNED or
+    FAIL, as that says. What an earlier driver left running is handed out first. Nothing is restored from Tune's own snapshots.
     """
 
     def __init__(self, config: StudyConfig, folder: Path) -> None:
         """Open the study in a folder, or make it, and bring it in line with the table."""
-        directions = [objective.direction for objective in config.objectives]
         super().__init__(
             space=lambda trial: None,
             metric=[objective.metric for objective in config.objectives],
-            mode=["max" if direction == "maximize" else "min" for direction in directions],
+            mode=[objective.mode for objective in config.objectives],
             storage=storage_of(folder),
             study_name=config.name,
         )
@@ -71,6 +72,20 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         """Tell Optuna what the trial's row says; a trial without one failed."""
         self._tell(self.numbers[trial_id], table.read_row(self.folder, self.numbers[trial_id]))
 
+    def reached(self) -> list[Reached]:
+        """What trials have told at rungs, by trial and epoch."""
+        return [
+            Reached(trial.number, int(epoch), values)
+            for trial in self.study.get_trials(deepcopy=False)
+            for epoch, values in trial.user_attrs.get(RUNGS, {}).items()
+        ]
+
+    def remember(self, reached: Reached) -> None:
+        """Keep what a running trial tells at a rung; what it told there before, in a run that was lost, goes."""
+        trial = self.study.get_trials(deepcopy=False)[reached.trial]
+        rungs = {**trial.user_attrs.get(RUNGS, {}), str(reached.epoch): dict(reached.values)}
+        self.study._storage.set_trial_user_attr(trial._trial_id, RUNGS, rungs)
+
     def save(self, checkpoint_path: str) -> None:
         """Leave an empty snapshot: the journal has everything."""
         Path(checkpoint_path).touch()
@@ -78,7 +93,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
     def _tell(self, number: int, row: Mapping[str, Any] | None) -> None:
         asked = [*self.metric, *self.sweep.constraints]
         known = {metric: row[metric] for metric in asked} if row and row["status"] == "complete" else {}
-        if not known or not all(value is not None and math.isfinite(value) for value in known.values()):
+        if row and row["status"] == "pruned":
+            self.study.tell(number, state=TrialState.PRUNED)
+        elif not known or not all(value is not None and math.isfinite(value) for value in known.values()):
             self.study.tell(number, state=TrialState.FAIL)
         else:
             trial = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)

@@ -22,12 +22,14 @@ import torch
 
 from ofbnas import table
 from ofbnas.config import StudyConfig
+from ofbnas.cost import cost_of, sizes_of
 from ofbnas.errors import InputError
-from ofbnas.parent import data_of, trained_parent, untrained_parent
+from ofbnas.parent import Parent, data_of, trained_parent, untrained_parent
 from ofbnas.plan import check_budgets
 from ofbnas.study_file import dump_study, load_study
 from ofbnas.sweep.ray_quietly import ray, tune
 from ofbnas.sweep.sampling import StudySearch, has_running
+from ofbnas.sweep.stopping import RungScheduler
 from ofbnas.sweep.worker import Tell, View, log, log_to, trainable
 from ofbnas.training import evaluate
 from ofbnas.trial import versions
@@ -35,11 +37,12 @@ from ofbnas.trial import versions
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a study ended: trials that have a row, before and after it, failed ones, and trials wanted."""
+    """How a run of a study ended: trials with a row, before and after it, failed and pruned ones, and trials wanted."""
 
     before: int
     done: int
     failed: int
+    pruned: int
     wanted: int
 
 
@@ -92,6 +95,7 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View) -> Out
             tune.with_resources(function, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
             tune_config=tune.TuneConfig(
                 search_alg=search,
+                scheduler=_scheduler(config, search, parent),
                 num_samples=wanted - before,
                 max_concurrent_trials=resources.max_concurrent or _fitting(config),
                 reuse_actors=True,
@@ -109,9 +113,19 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View) -> Out
     return _outcome(folder, before, wanted)
 
 
+def _scheduler(config: StudyConfig, search: StudySearch, parent: Parent) -> RungScheduler | None:
+    """What stops trials early; None where nothing does."""
+    if config.sweep.early_stopping is None:
+        return None
+    sizes = sizes_of(parent.axes)
+    macs, params = (cost_of(parent.model, parent.axes, metric).of(sizes) for metric in ("macs", "params"))
+    return RungScheduler(config, search, {"gmacs": macs / 1e9, "params": params})
+
+
 def _outcome(folder: Path, before: int, wanted: int) -> Outcome:
     status = table.read_table(folder)["status"]
-    return Outcome(before, len(status), int((status == "failed").sum()), wanted)
+    failed, pruned = (int((status == ending).sum()) for ending in ("failed", "pruned"))
+    return Outcome(before, len(status), failed, pruned, wanted)
 
 
 def _check_folder(config: StudyConfig, folder: Path) -> None:

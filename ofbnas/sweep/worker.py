@@ -56,11 +56,14 @@ def trainable(config: dict[str, Any], study: str, folder: str, parent: Mapping[s
             last = time.monotonic()
             tune.report({"trial": config["trial"], "phase": phase, "epoch": epoch, "epochs": epochs})
 
+    def on_rung(epoch: int, told: Mapping[str, float]) -> None:
+        tune.report({"trial": config["trial"], "phase": "rung", "epoch": epoch, **told})
+
     place = Path(folder)
     with log_to(place / "study.log"):
         try:
             data = data_of(values).to(device)
-            run_trial(values, config["params"], config["trial"], place, data, parent, report)
+            run_trial(values, config["params"], config["trial"], place, data, parent, report, on_rung)
         except Exception as error:  # whatever a trial dies of is its row's reason, and the others go on
             log.exception("trial %d failed", config["trial"])
             write_failure(values, config["params"], config["trial"], place, _reason(error))
@@ -85,7 +88,7 @@ class Tell(tune.Callback):  # type: ignore[misc]  # ray has no types
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
         """A trial reports its epoch."""
-        if result["phase"] != "ended":
+        if result["phase"] in ("search", "finetune"):
             self.view.progress(trial.config["trial"], result["phase"], result["epoch"], result["epochs"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
