@@ -148,7 +148,7 @@ class StudyConfig(Section):
         if decided.steps is not None:
             raise ValueError("sweep.early_stopping needs first_rung in epochs, as search.decide_by is in steps")
         epochs = self.search.epochs
-        return max(1, math.ceil(round(decided.of(Length(epochs, epochs)), 6)))
+        return max(1, math.ceil(round(decided.of(Length(epochs, epochs)), 6)) - 1)
 
     def with_values(self, values: Mapping[str, Any]) -> StudyConfig:
         """The study with other values for fields given by dotted name, without its sweep of them.

@@ -134,12 +134,12 @@ class _Stopping(Section):
     """When trials are stopped early."""
 
     first_rung: PositiveInt | None = None
-    """Epochs of the search before a trial can be stopped; by default until all is decided, as `search.decide_by` says.
-    """
+    """Epochs of the search before a trial can be stopped; by default up to the last one before all is decided, see
+    `search.decide_by`: right after that accuracy is low for a while, the more so the smaller the budget."""
 
 
 class _Halving(_Stopping):
-    eta: Annotated[StrictInt, Field(ge=2)] = 3
+    eta: Annotated[StrictInt, Field(ge=2)] = 4
     """About 1 in eta trials goes on from a rung, and each rung is eta times as late as the one before."""
 
     def rungs(self, first: int, epochs: int) -> tuple[int, ...]:

@@ -34,8 +34,8 @@ RUNGS = "rungs"  # a trial's user attribute: epoch to what it told there
 class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
     """Optuna's sampler for Ray Tune, with Optuna's study kept true.
 
-    Every trial Tune runs is a trial of the study, by its number: told COMPLETE with the values of its row, or PRUNED or
-    FAIL, as that says. What an earlier driver left running is handed out first. Nothing is restored from Tune's own snapshots.
+    Every trial Tune runs is a trial of the study, by its number: told COMPLETE with the values of its row, PRUNED or
+    FAIL. What an earlier driver left running is handed out first. Nothing is restored from Tune's own snapshots.
     """
 
     def __init__(self, config: StudyConfig, folder: Path) -> None:
