@@ -34,20 +34,14 @@ from ofbnas.sweep.sampling import StudySearch
 from ofbnas.sweep.stopping import rule_of
 from ofbnas.trial import run_trial
 
-STUDIES = Path(__file__).parent.parent / "studies"
+STUDY = Path(__file__).parent.parent / "studies" / "digits.yaml"
 RECORDINGS = Path(__file__).parent / "early_stopping"
 SWEPT = (
     "sweep.params={search.budget.gmacs_share: {low: 0.12, high: 0.6}, search.lr: {low: 3.0e-4, high: 0.01, log: true}}"
 )
 SETTINGS = {
     "digits": ["sweep.n_trials=32"],
-    "fashion_mnist": [
-        "sweep.n_trials=24",
-        "data.train_share=0.05",
-        "search.epochs=12",
-        "search.decide_by=0.25",
-        "search.distill=null",
-    ],
+    "short": ["sweep.n_trials=48", "search.epochs=12", "search.distill=null", "finetune=null"],
 }
 METHODS = {
     "none": None,
@@ -68,7 +62,7 @@ class Replayed(NamedTuple):
 
 @app.command()
 def record(
-    name: Annotated[str, typer.Argument(help="digits or fashion_mnist.")],
+    name: Annotated[str, typer.Argument(help="digits: as the study is; short: 12 epochs and nothing after them.")],
     seed: Annotated[int, typer.Option(help="Seed of the study.")] = 0,
     sampler: Annotated[str, typer.Option(help="Of the study.")] = "tpe",
 ) -> None:
@@ -117,7 +111,7 @@ def replay(workers: Annotated[int, typer.Option(help="Trials at a time.")] = 4) 
 
 def study_of(name: str, stopping: Mapping[str, Any] | None, *settings: str) -> StudyConfig:
     """A recorded study with a method of early stopping."""
-    tree = load_study(STUDIES / f"{name}.yaml", [SWEPT, *SETTINGS[name], *settings]).model_dump()
+    tree = load_study(STUDY, [SWEPT, *SETTINGS[name], *settings]).model_dump()
     tree["sweep"]["early_stopping"] = stopping
     return StudyConfig.model_validate(tree)
 

@@ -23,6 +23,7 @@ from test_table import row
 
 from ofbnas.axes import axes
 from ofbnas.compare import compare
+from ofbnas.config.sweep import KNOWN_AT_RUNGS
 from ofbnas.cost import cost_of, least_sizes, sizes_of
 from ofbnas.front import front
 from ofbnas.search import search
@@ -205,18 +206,24 @@ def test_a_pruned_row_is_on_no_front_whatever_it_says(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("constraints", [{}, {"gmacs": {"max": 0.45}}])
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp"])
-def test_samplers_take_pruned_trials(sampler, tmp_path):
-    study = study_with(sampler=sampler, early_stopping=FRONT, sampler_options={})
+def test_samplers_take_pruned_trials(sampler, constraints, tmp_path):
+    """Also when there are more of them than complete ones, at the beginning and later."""
+    study = study_with(sampler=sampler, early_stopping=FRONT, constraints=constraints)
     journal = StudySearch(study, tmp_path)
     scheduler = RungScheduler(study, journal, PARENT)
     for number in range(14):
         journal.suggest(str(number))
-        answer = tell(scheduler, number, 99 - number)
-        assert answer == ("CONTINUE" if number == 0 else "STOP")
+        assert tell(scheduler, number, 90 + number if number % 5 == 4 else 90 - number) == (
+            "CONTINUE" if number % 5 == 4 or number == 0 else "STOP"
+        )
+        if number % 5 == 4:
+            write_row(tmp_path, row(number, gmacs=0.5 - number / 100))
         if number:
             journal.on_trial_complete(str(number))
-    assert [trial.state.name for trial in journal.study.trials] == ["RUNNING"] + ["PRUNED"] * 13
+    states = [trial.state.name for trial in journal.study.trials]
+    assert states == ["RUNNING", *["COMPLETE" if number % 5 == 4 else "PRUNED" for number in range(1, 14)]]
 
 
 def test_a_search_says_at_rungs_what_it_is_and_what_it_promises(model, data):
@@ -225,7 +232,7 @@ def test_a_search_says_at_rungs_what_it_is_and_what_it_promises(model, data):
     given = {"name": NAME, "kwargs": KWARGS, "axes": axes(model, SPACE), "seed": 5}
     alone = search(model, data, settings, **given)
     found = search(model, data, settings, **given, rungs=[1, 3, 6, 9], on_rung=said.__setitem__)
-    assert list(said) == [1, 3, 6]
+    assert list(said) == [1, 3, 6] and all(tuple(values) == KNOWN_AT_RUNGS for values in said.values())
     assert found.subnet.architecture == alone.subnet.architecture and found.history == alone.history
     window = Searcher(model, data, settings, given["axes"], 5).window
     assert said[1]["gmacs"] * 1e9 == pytest.approx((window.floor + window.limit) / 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,8 +66,9 @@ def run(
             err=True,
         )
         raise typer.Exit(130)
-    if outcome.failed == outcome.done:
-        typer.echo(f"every trial failed; `ofbnas study show {folder}` has the reasons", err=True)
+    if outcome.failed + outcome.pruned == outcome.done:
+        told = "no trial was completed" if outcome.pruned else "every trial failed"
+        typer.echo(f"{told}; `ofbnas study show {folder}` has the reasons", err=True)
         raise typer.Exit(1)
 
 
@@ -146,6 +148,8 @@ def show(
     swept = sorted({name for row in trials for name in row if name.startswith("hp.")})
     columns = [c for c in COLUMNS if any(row.get(c) is not None for row in trials)]
     print_table(columns + swept, trials)
+    counts = Counter(row["status"] for row in trials)
+    typer.echo(", ".join(f"{count} {ending}" for ending, count in counts.most_common()) or "no trial is over")
 
 
 @app.command()
