@@ -1,7 +1,9 @@
 """What early stopping spares and what it costs, on studies that were run to the end with every epoch measured.
 
-    python benchmarks/early_stopping.py record digits --seed 0   a study, none of whose trials is stopped; 10 minutes
-    python benchmarks/early_stopping.py replay                   each method over what has been recorded
+    python benchmarks/early_stopping.py record digits --seed 0                    a study that stops nothing; 10 minutes
+    python benchmarks/early_stopping.py record digits --seed 1 --sampler random
+    python benchmarks/early_stopping.py record short --seed 2 --sampler random    3 minutes
+    python benchmarks/early_stopping.py replay                                    each method over what was recorded
 
 A recording has a line for each trial and epoch of its search: what it would have told there had that been a rung; and
 after its very last epoch, what its row says. A replay lets trials arrive as they would with some workers, each epoch as
