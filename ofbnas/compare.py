@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ofbnas.errors import InputError
-from ofbnas.front import front
+from ofbnas.front import comparable, front
 from ofbnas.indicators import (
     MAXIMISE,
     Points,
@@ -132,7 +132,7 @@ class _Side:
         if best.empty:
             raise InputError(f"{label} has no row with both {x} and {y}: there is nothing to compare")
         self.label, self.ref = label, ref
-        known = rows.dropna(subset=[x, y])
+        known = comparable(rows, x, y)
         keys = [known["study"], known["seed"] - known["trial"]]  # a run is of one study and seed
         run = known.groupby(keys, sort=False, dropna=False).ngroup().to_numpy()
         points = known[[x, y]].to_numpy(dtype=np.float64)

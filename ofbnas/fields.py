@@ -69,7 +69,7 @@ def _nearest(path: Sequence[str], root: type[BaseModel]) -> str:
     for key in path[:-1]:
         fields = [section.model_fields[key] for section in sections if key in section.model_fields]
         sections = {found for field in fields for found in _sections_in(field.annotation)} or sections
-    known = sorted({field for section in sections for field in section.model_fields})
+    known = sorted({field for section in sections for field in section.model_fields} - {path[-1]})
     near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else f"; expected some of {', '.join(known)}"
 

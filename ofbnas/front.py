@@ -34,7 +34,7 @@ class Hypervolume:
 def front(table: pd.DataFrame, *, x: str = "gmacs", y: str = "top1") -> pd.DataFrame:
     """The rows that no other row beats: none has less x and no less y, or no more x and more y.
 
-    Of rows with equal x and y the first is kept. Rows without x or y (failed trials) are left out.
+    Of rows with equal x and y the first is kept. Rows that `comparable` leaves out are left out.
 
     Args:
         table: As `read_table` gives it.
@@ -50,13 +50,19 @@ def front(table: pd.DataFrame, *, x: str = "gmacs", y: str = "top1") -> pd.DataF
     for column, known in ((x, COSTS), (y, QUALITIES)):
         if column not in known or column not in table.columns:
             raise InputError(f"column {column} cannot be compared here; expected one of {', '.join(known)}")
-    rows = table.dropna(subset=[x, y])
+    rows = comparable(table, x, y)
     if rows.empty:
         return rows
     points = rows[[x, y]].to_numpy(dtype=np.float64)
     best = moocore.is_nondominated(points, maximise=[False, True], keep_weakly=False)
     found: pd.DataFrame = rows[best].sort_values(x, kind="stable", ignore_index=True)
     return found
+
+
+def comparable(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """The rows that have both x and y, but none of a trial that failed or was pruned, whatever it says."""
+    rows = table.dropna(subset=[x, y])
+    return rows[rows["status"] == "complete"] if "status" in rows.columns else rows
 
 
 def hypervolume(rows: pd.DataFrame, *, x: str = "gmacs", y: str = "top1", ref: tuple[float, float]) -> Hypervolume:

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ofbnas.errors import InputError
-from ofbnas.front import front
+from ofbnas.front import comparable, front
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ def _picture(tables: Mapping[str, pd.DataFrame], fronts: Mapping[str, pd.DataFra
     plot = figure.subplots()
     for index, (label, table) in enumerate(tables.items()):
         color = COLORS[index % len(COLORS)]
-        rows = table.dropna(subset=[x, y])
+        rows = comparable(table, x, y)
         name, of = (label, f" of {label}") if len(tables) > 1 else ("front", "")
         plot.scatter(rows[x], rows[y], s=14, color=color, alpha=0.3, linewidths=0)
         plot.step(fronts[label][x], fronts[label][y], where="post", color=color, linewidth=1.2)
@@ -89,7 +89,7 @@ def _page(tables: Mapping[str, pd.DataFrame], fronts: Mapping[str, pd.DataFrame]
     figure = graphs.Figure(layout=layout | {"xaxis_exponentformat": "power", "yaxis_tickformat": ".2f"})
     for index, (label, table) in enumerate(tables.items()):
         color = COLORS[index % len(COLORS)]
-        rows = table.dropna(subset=[x, y])
+        rows = comparable(table, x, y)
         hover = "%{customdata[0]}<br>trial %{customdata[1]}<br>" + f"{x} %{{x:.4g}}<br>{y} %{{y:.2f}}<extra></extra>"
         for name, shown, mode, opacity in (
             ("all", rows, "markers", 0.35),

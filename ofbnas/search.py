@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ofbnas.axes import axes as axes_of
 from ofbnas.config import SearchConfig
 from ofbnas.cost import sizes_of
 from ofbnas.data import Data
-from ofbnas.searcher import Searcher
+from ofbnas.searcher import OnRung, Searcher
 from ofbnas.subnet import Architecture, Subnet
 from ofbnas.teacher import Teacher
 from ofbnas.training import OnEpoch, load_checkpoint, say_goes_on
@@ -53,6 +53,8 @@ def search(
     teacher: Teacher | None = None,
     on_epoch: OnEpoch | None = None,
     checkpoint: Path | None = None,
+    rungs: Collection[int] = (),
+    on_rung: OnRung | None = None,
 ) -> Found:
     """Search a trained model for a smaller one inside the budget.
 
@@ -61,7 +63,7 @@ def search(
 
     Args:
         model: The trained parent, on the data's device; it is not changed.
-        data: Its training split is trained on; nothing else is looked at.
+        data: Its training split is trained on; nothing else is looked at, but at rungs the validation split.
         config: Every number of the search.
         name: timm's name of the parent, to record what was found.
         kwargs: The arguments of timm.create_model it was made with.
@@ -71,6 +73,8 @@ def search(
         on_epoch: Called after each epoch with its number, from 1, and its mean losses.
         checkpoint: A file that is written after each epoch, and gone on from if it is there: the result is then the
             same as without the interruption, on a CPU bit for bit.
+        rungs: Epochs, from 1, at which the search is measured while it goes on.
+        on_rung: Called at these with the epoch and "val_top1", "gmacs" and "params" as they are or are promised then.
 
     Raises:
         InputError: The model cannot be searched, or the budget is out of reach.
@@ -80,7 +84,7 @@ def search(
     if checkpoint is not None and checkpoint.is_file():
         run.load_state(load_checkpoint(checkpoint, run.settings, run.device))
         say_goes_on(checkpoint, run.epoch)
-    run.train(on_epoch, checkpoint)
+    run.train(on_epoch, checkpoint, rungs, on_rung)
     learner = run.learner
     sizes = {axis.name: axis.size for axis in learner.supernet.axes}
     units = {axis_name: kept.tolist() for axis_name, kept in learner.units.items()}

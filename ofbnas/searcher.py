@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from ofbnas.recipe import autocast, mixer
 from ofbnas.supernet import Supernet
 from ofbnas.teacher import Teacher
 from ofbnas.tokens import MaskedImageModelling
-from ofbnas.training import Mean, OnEpoch, Place, batches, length_of, save_checkpoint
+from ofbnas.training import Mean, OnEpoch, Place, batches, evaluate, length_of, save_checkpoint
 
 Parts = Sequence[tuple[Tensor, Tensor]]
+OnRung = Callable[[int, dict[str, float]], None]
 
 
 class Searcher:
@@ -88,8 +89,17 @@ class Searcher:
         self.since_beat = Mean()
         self.history: list[dict[str, Any]] = []
 
-    def train(self, on_epoch: OnEpoch | None, checkpoint: Path | None) -> None:
-        """The epochs that are left, deciding and shrinking on beats."""
+    def train(
+        self,
+        on_epoch: OnEpoch | None,
+        checkpoint: Path | None,
+        rungs: Collection[int] = (),
+        on_rung: OnRung | None = None,
+    ) -> None:
+        """The epochs that are left, deciding and shrinking on beats.
+
+        A rung comes before its epoch's checkpoint, so that one which an interruption has swallowed is reached again.
+        """
         since_epoch = Mean()
         self.learner.supernet.train()
         for place, parts in batches(self.data, self.config, self.seed, self.epoch):
@@ -102,10 +112,33 @@ class Searcher:
             if place.last_of_epoch:
                 self.epoch = place.epoch + 1
                 means = since_epoch.take(f"search, epoch {self.epoch}")
+                if on_rung and self.epoch in rungs:
+                    on_rung(self.epoch, self.outlook())
                 if checkpoint is not None:
                     save_checkpoint(checkpoint, self.state(), self.settings)
                 if on_epoch:
                     on_epoch(self.epoch, means)
+
+    def outlook(self) -> dict[str, float]:
+        """What a search that still goes on says of its end, by the table's columns.
+
+        Accuracy is that of the network as it is, masks fused and averaged as at the end. Until all is decided, the
+        cost that the budget is in is the middle of its window, which is promised, and another one the expected cost.
+        """
+        return {
+            "val_top1": evaluate(self.learner.result(), self.data.val).top1,
+            "gmacs": self._cost_ahead("macs") / 1e9,
+            "params": self._cost_ahead("params"),
+        }
+
+    @torch.no_grad()
+    def _cost_ahead(self, metric: Metric) -> float:
+        supernet = self.learner.supernet
+        if not self.learner.open_axes():
+            return self.costs[metric].of(sizes_of(supernet.axes))
+        if metric == self.config.budget.metric():
+            return (self.window.floor + self.window.limit) / 2
+        return float(self.costs[metric].expected(self.device)(*supernet.expected_sizes()))
 
     def step(self, parts: Parts, step: int) -> dict[str, Tensor]:
         """One update; returns the parts of its loss, on the device.

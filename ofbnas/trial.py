@@ -29,6 +29,7 @@ from ofbnas.parallel import shard
 from ofbnas.parent import teacher_of, untrained_parent
 from ofbnas.schema import SWEPT
 from ofbnas.search import search
+from ofbnas.searcher import OnRung
 from ofbnas.subnet import Subnet
 from ofbnas.training import evaluate, load_checkpoint, save_checkpoint
 from ofbnas.weights import file_sha256
@@ -45,6 +46,7 @@ def run_trial(
     parent_state: Mapping[str, Tensor],
     report: Report,
     gpus: float | None = None,
+    on_rung: OnRung | None = None,
 ) -> dict[str, Any]:
     """One search and fine-tuning with the swept values; its subnet, history and row are written.
 
@@ -57,6 +59,7 @@ def run_trial(
         parent_state: The trained parent's tensors.
         report: Called after each epoch with the phase, the epoch from 1, and the phase's epochs.
         gpus: GPUs that the trial holds; by default one for each process on CUDA.
+        on_rung: Called at the study's rungs with the epoch and what `search` then knows.
 
     Returns:
         The row; with several processes, the first one's has the weights too.
@@ -88,6 +91,8 @@ def run_trial(
         teacher=teacher_of(values.search.distill, model, data),
         on_epoch=lambda epoch, _: after_epoch("search", epoch, values.search.epochs),
         checkpoint=checkpoints / "search.pt",
+        rungs=config.rungs(values.search.epochs),
+        on_rung=on_rung,
     )
     before = evaluate(found.subnet.model, data.test)
     subnet, tuning = found.subnet, values.finetune
@@ -144,6 +149,16 @@ def write_failure(config: StudyConfig, params: Mapping[str, Any], trial: int, fo
     """Write the row of a trial that failed."""
     row = base_row(config, params, trial)
     table.write_row(folder, row | {"status": "failed", "reason": reason, "finished_at": datetime.now(UTC)})
+    drop_checkpoints(folder, trial)
+
+
+def write_pruned(
+    config: StudyConfig, params: Mapping[str, Any], trial: int, folder: Path, reason: str, known: Mapping[str, Any]
+) -> None:
+    """Write the row of a trial that was stopped early, with the columns that are known by then."""
+    budget = config.with_values(params).search.budget.model_dump(exclude_none=True)
+    row = base_row(config, params, trial) | {"budget": json.dumps(budget), "finetune_epochs": 0, **known}
+    table.write_row(folder, row | {"status": "pruned", "reason": reason, "finished_at": datetime.now(UTC)})
     drop_checkpoints(folder, trial)
 
 

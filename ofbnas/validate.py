@@ -29,6 +29,7 @@ NOT_NEGATIVE = (
     "forced", "latency_ms", "latency_p90_ms", "parent_latency_ms", "search_epochs", "finetune_epochs", "seconds",
     "gpu_hours", "trial",
 )  # fmt: skip
+FOUND = ("arch_id", "architecture", "gmacs", "params", "top1", "top5", "top1_before_finetune", "weights")
 MAX_JSON = 100_000  # characters
 
 
@@ -201,8 +202,14 @@ def _ranges(rows: pd.DataFrame) -> Iterator[Problem]:
             numbers = rows[column].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
             odd = ~np.isnan(numbers) & ~((numbers >= low) & (numbers <= high) & np.isfinite(numbers))
             yield from _told(rows, odd, lambda row, c=column, t=told: f"has {c} {row[c]}, {t}")
-    odd = ~rows["status"].isin(["complete", "failed"]).to_numpy()
-    yield from _told(rows, odd, lambda row: f"has status {row['status']!r}, expected complete or failed")
+    odd = ~rows["status"].isin(["complete", "failed", "pruned"]).to_numpy()
+    yield from _told(rows, odd, lambda row: f"has status {row['status']!r}, expected complete, failed or pruned")
+    pruned = (rows["status"] == "pruned").to_numpy()
+    for column in FOUND:
+        odd = pruned & rows[column].notna().to_numpy()
+        yield from _told(rows, odd, lambda row, c=column: f"was pruned, so it cannot have {c}")
+    odd = pruned & ~(rows["search_epochs"].fillna(0) > 0).to_numpy(dtype=bool)
+    yield from _told(rows, odd, lambda row: "was pruned, but search_epochs does not say when")
     for column in ("budget", "versions", "model_kwargs"):
         texts = rows[column].dropna()
         bad = rows.index.isin([index for index, text in texts.items() if not _is_json(text)])

@@ -124,6 +124,47 @@ def test_wrong_settings_are_named(setting, message):
         load_study(DIGITS, [setting])
 
 
+@pytest.mark.parametrize(
+    ("stopping", "rungs"),
+    [
+        ("{method: front}", (7, 28)),
+        ("{method: front, eta: 2, first_rung: 5}", (5, 10, 20)),
+        ("{method: asha, metric: val_top1, eta: 3, first_rung: 10}", (10, 30)),
+        ("{method: median, metric: gmacs, first_rung: 10}", (10, 20, 30)),
+    ],
+)
+def test_rungs_go_on_to_the_last_epoch_if_something_follows_it(stopping, rungs):
+    setting = f"sweep.early_stopping={stopping}"
+    assert load_study(DIGITS, [setting]).rungs(30) == rungs
+    alone = load_study(DIGITS, [setting, "finetune=null"]).rungs(30)
+    assert alone == tuple(rung for rung in rungs if rung < 30), "a trial that is over is not stopped"
+    assert load_study(DIGITS).rungs(30) == ()
+
+
+@pytest.mark.parametrize(
+    ("stopping", "message", "also"),
+    [
+        ("{method: halving}", "expected tags: 'front', 'asha', 'median'", []),
+        ("{method: asha}", "early_stopping.metric is missing", []),
+        ("{method: asha, metric: top1}", "is top1, expected an objective: val_top1, gmacs", []),
+        ("{method: median, metric: val_top1, eta: 2}", "unknown key sweep.early_stopping.eta", []),
+        ("{method: front, eta: 1}", "early_stopping.eta is 1", []),
+        ("{method: front, first_rung: 31}", "first_rung is 31, but a search has 30 epochs", []),
+        ("{method: front}", "is 7, but a search has 5 epochs", ["sweep.params={search.epochs: {low: 5, high: 40}}"]),
+        ("{method: front}", "needs first_rung in epochs", ["search.decide_by={steps: 100}"]),
+        ("{method: front}", "needs at least two objectives", ["objectives=[{metric: top1, direction: maximize}]"]),
+        (
+            "{method: front}",
+            "looks at seconds, which is not known before a trial ends",
+            ["objectives=[{metric: val_top1, direction: maximize}, {metric: seconds, direction: minimize}]"],
+        ),
+    ],
+)
+def test_early_stopping_by_what_cannot_be_is_refused(stopping, message, also):
+    with pytest.raises(InputError, match=message):
+        load_study(DIGITS, [*also, f"sweep.early_stopping={stopping}"])
+
+
 def test_budgets_have_their_units():
     assert BudgetConfig(gmacs=1.5).limit(10**12) == 1_500_000_000
     assert BudgetConfig(params=1e6).limit(10**9) == 1_000_000

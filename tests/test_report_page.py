@@ -192,3 +192,17 @@ def luminance(colour: str) -> float:
     parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_pruned_trials_are_told_apart_and_on_no_front(browser, tmp_path):
+    begin(tmp_path)
+    add(tmp_path, row_of(0))
+    known = {"status": "pruned", "val_top1": 99.9, "seconds": 1.0, "search_epochs": 7, "device": "x86_64"}
+    add(tmp_path, failed_row(1, "stopped after epoch 7") | known)
+    browser.open(f"{written(tmp_path)}#trial-1")
+    assert browser.one("#state").text == "2 of 12 trials over, 1 pruned."
+    assert browser.one("#architecture").text == "Trial 1 was stopped after epoch 7."
+    assert browser.texts("#costs-facts dd")[0] == "1 complete, 1 pruned (stopped early), 10 not begun"
+    browser.choose("front-y", "val_top1")
+    assert browser.js("document.querySelectorAll('#front .dot').length") == 1
+    assert browser.complaints() == []

@@ -81,8 +81,9 @@ def test_a_node_and_the_driver_are_killed_and_the_study_ends_as_if_nothing_had_h
     assert not bucket.find("studies"), "nothing is left in the storage of a finished study"
 
 
-def test_a_trial_spans_nodes_and_survives_the_loss_of_a_worker(nodes, bucket, tmp_path):
-    sweep = STUDY["sweep"] | {"n_trials": 1}
+def test_trials_span_nodes_survive_the_loss_of_a_worker_and_are_stopped_early(nodes, bucket, tmp_path):
+    stopping = {"method": "front", "eta": 4, "first_rung": 1}
+    sweep = STUDY["sweep"] | {"n_trials": 3, "early_stopping": stopping}
     file, out = write(tmp_path, search=STUDY["search"] | {"epochs": 30}, sweep=sweep), tmp_path / "out"
     spread = ["resources.workers_per_trial=2", "resources.cpus_per_trial=2", "resources.storage_path=s3://studies/two"]
     err = finish(start(nodes, file, out, *spread), code=2)
@@ -93,7 +94,10 @@ def test_a_trial_spans_nodes_and_survives_the_loss_of_a_worker(nodes, bucket, tm
     assert len(ranks) == 1, "the first worker is the trial's own process"
     os.kill(ranks[0], signal.SIGKILL)
     finish(study)
-    assert ofbnas.read_table(out)["status"].tolist() == ["complete"]
+    assert set(ofbnas.read_table(out)["status"]) == {"complete", "pruned"}, (
+        "one goes on from its checkpoint, others stop"
+    )
+    assert not bucket.find("studies")
     assert "goes on after epoch" in (out / "study.log").read_text()
 
 

@@ -230,3 +230,34 @@ def test_a_study_is_extended_by_more_trials_more_epochs_and_other_objectives(tmp
     assert table["search_epochs"].tolist() == [4, 6]
     assert [t.values for t in trials(out)] == [list(v) for v in table[["top1", "params"]].to_numpy()]
     assert load_study(out / "study.yaml").search.epochs == 6
+
+
+def test_trials_of_two_workers_are_stopped_early_and_a_killed_study_keeps_its_rungs(tmp_path):
+    stopping = {"method": "front", "eta": 4, "first_rung": 1}
+    file = write(
+        tmp_path,
+        search=STUDY["search"] | {"epochs": 20},
+        sweep=STUDY["sweep"] | {"n_trials": 6, "early_stopping": stopping},
+        resources={"workers_per_trial": 2, "cpus_per_trial": 2},
+    )
+    out = tmp_path / "out"
+    study = start(file, out)
+    wait(lambda: (out / "journal.log").is_file() and any("4" in t.user_attrs.get("rungs", {}) for t in trials(out)))
+    kill_everything(study)
+    left = {t.number: t.user_attrs["rungs"] for t in trials(out) if "rungs" in t.user_attrs}
+
+    assert "were stopped early" in finish(file, out)
+    after, table = trials(out), ofbnas.read_table(out)
+    assert [t.state.name.lower() for t in after] == table["status"].tolist() and len(after) == 6
+    for number, rungs in left.items():
+        assert rungs.items() <= after[number].user_attrs["rungs"].items(), "on a CPU a rung reached again is the same"
+    pruned = table["status"] == "pruned"
+    assert 0 < pruned.sum() < 6
+    assert table["search_epochs"].tolist() == [
+        20 if t.state.name == "COMPLETE" else max(map(int, t.user_attrs["rungs"])) for t in after
+    ]
+    assert table["weights"].isna().tolist() == pruned.tolist() and not (out / "checkpoints").exists()
+    assert not set(ofbnas.front(table)["trial"]) & set(table["trial"][pruned])
+    assert json.loads(subprocess.run([OFBNAS, "study", "list", out, "--json"], check=True, capture_output=True).stdout)[
+        0
+    ]["pruned"] == int(pruned.sum())

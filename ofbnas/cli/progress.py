@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -80,7 +81,7 @@ class PlainView:
         self.done += 1
         row = read_row(self.folder, trial)
         if row is None or row["status"] != "complete":
-            result = f"failed: {row['reason'] if row else 'no row was written'}"
+            result = f"{row['status']}: {row['reason']}" if row else "failed: no row was written"
         else:
             result = f"top1 {row['top1']:.2f}, {row['gmacs']:.4g} GMACs, {row['arch_id']}"
         self.say(f"trial {trial}: {result} ({self.done} of {self.wanted}, {self.left()})")
@@ -106,7 +107,7 @@ class LiveView(PlainView):
         super().__init__(config, folder, console)
         self.parent_state = "is looked up"
         self.front: list[dict[str, object]] = []
-        self.failed = 0
+        self.endings: Counter[str] = Counter()
         self.live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -143,12 +144,12 @@ class LiveView(PlainView):
     def render(self) -> RenderableType:
         """What is seen now."""
         elapsed = clock(time.monotonic() - self.start)
+        endings = "".join(f", {self.endings[end]} {end}" for end in ("failed", "pruned") if self.endings[end])
         if self.parent_state:
             return Text(f"{self.config.name}   parent {self.parent_state}   {elapsed}")
-        failed = f", {self.failed} failed" if self.failed else ""
         head = Text.assemble(
             (self.config.name, "bold"),
-            f"   {self.done} of {self.wanted} trials{failed}   {elapsed}, {self.left()}",
+            f"   {self.done} of {self.wanted} trials{endings}   {elapsed}, {self.left()}",
         )
         running = "   ".join(f"trial {trial}: {state}" for trial, state in sorted(self.running.items()))
         bar = Table.grid()
@@ -172,7 +173,7 @@ class LiveView(PlainView):
         from ofbnas.front import front
         from ofbnas.table import to_records
 
-        self.failed += int((rows["status"] == "failed").sum())
+        self.endings.update(rows["status"])
         best = pd.concat([pd.DataFrame(self.front, columns=BEST), rows[BEST]], ignore_index=True)
         self.front = to_records(front(best))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,14 +61,17 @@ def run(
         from ofbnas.table import read_table
 
         print_front(summary(read_table(folder)), str(folder))
+    if outcome.pruned:
+        typer.echo(f"{outcome.pruned} of {outcome.done} trials were stopped early.", err=True)
     if outcome.done < outcome.wanted:
         typer.echo(
             f"stopped after {outcome.done} of {outcome.wanted} trials; the same command goes on from there",
             err=True,
         )
         raise typer.Exit(130)
-    if outcome.failed == outcome.done:
-        typer.echo(f"every trial failed; `ofbnas study show {folder}` has the reasons", err=True)
+    if outcome.failed + outcome.pruned == outcome.done:
+        told = "no trial was completed" if outcome.pruned else "every trial failed"
+        typer.echo(f"{told}; `ofbnas study show {folder}` has the reasons", err=True)
         raise typer.Exit(1)
 
 
@@ -122,7 +126,7 @@ def list_studies(
     if as_json:
         print_json(found)
     else:
-        print_table(["study", "folder", "model", "trials", "wanted", "failed", "best_top1"], found)
+        print_table(["study", "folder", "model", "trials", "wanted", "failed", "pruned", "best_top1"], found)
 
 
 @app.command()
@@ -147,6 +151,8 @@ def show(
     swept = sorted({name for row in trials for name in row if name.startswith("hp.")})
     columns = [c for c in COLUMNS if any(row.get(c) is not None for row in trials)]
     print_table(columns + swept, trials)
+    counts = Counter(row["status"] for row in trials)
+    typer.echo(", ".join(f"{count} {ending}" for ending, count in counts.most_common()) or "no trial is over")
 
 
 @app.command()
@@ -198,6 +204,6 @@ def _overview(folder: Path) -> dict[str, Any]:
         "model": config.model.name,
         "trials": len(table),
         "wanted": config.sweep.n_trials,
-        "failed": int((table["status"] == "failed").sum()),
+        **{ending: int((table["status"] == ending).sum()) for ending in ("failed", "pruned")},
         "best_top1": None if best is None or best != best else float(best),
     }

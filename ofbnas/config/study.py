@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
@@ -18,8 +19,8 @@ from pydantic import (
 from ofbnas.config.latency import LatencyConfig
 from ofbnas.config.model import DataConfig, ModelConfig
 from ofbnas.config.search import SearchConfig
-from ofbnas.config.section import NonNegative, Section
-from ofbnas.config.sweep import Objective, SweepConfig
+from ofbnas.config.section import Length, NonNegative, Section
+from ofbnas.config.sweep import KNOWN_AT_RUNGS, FrontStopping, Objective, SweepConfig
 from ofbnas.config.training import FinetuneConfig, TrainConfig
 from ofbnas.errors import InputError
 from ofbnas.fields import first_error, set_value
@@ -130,6 +131,51 @@ class StudyConfig(Section):
             for value in param.ends():
                 self.with_values({path: value})
         return self
+
+    @model_validator(mode="after")
+    def _stops_by_what_is_known(self) -> Self:
+        stopping, metrics = self.sweep.early_stopping, [objective.metric for objective in self.objectives]
+        if stopping is None:
+            return self
+        judged = metrics if isinstance(stopping, FrontStopping) else [stopping.metric]
+        if isinstance(stopping, FrontStopping) and len(metrics) < 2:
+            raise ValueError("sweep.early_stopping.method front needs at least two objectives; use asha or median")
+        if judged[0] not in metrics:
+            raise ValueError(f"sweep.early_stopping.metric is {judged[0]}, expected an objective: {', '.join(metrics)}")
+        if late := [metric for metric in judged if metric not in KNOWN_AT_RUNGS]:
+            raise ValueError(
+                f"sweep.early_stopping.method {stopping.method} looks at {late[0]}, which is not known before a trial "
+                f"ends; in its search there are {', '.join(KNOWN_AT_RUNGS)}"
+            )
+        swept = self.sweep.params.get("search.epochs")
+        least = min([self.search.epochs] if swept is None else swept.ends())
+        if not self.rungs(least):
+            raise ValueError(
+                f"sweep.early_stopping.first_rung is {self.first_rung()}, but a search has {least} epochs; give fewer"
+            )
+        return self
+
+    def rungs(self, epochs: int) -> tuple[int, ...]:
+        """Epochs, from 1, after which a trial may be stopped, whose search has so many; none without early stopping.
+
+        A search that nothing follows is over after its last epoch, which then is no rung.
+        """
+        stopping = self.sweep.early_stopping
+        return () if stopping is None else stopping.rungs(self.first_rung(), epochs - (self.finetune is None))
+
+    def first_rung(self) -> int:
+        """The epoch of the first rung.
+
+        Raises:
+            ValueError: It has to be given.
+        """
+        stopping, decided = self.sweep.early_stopping, self.search.decide_by
+        if stopping is not None and stopping.first_rung is not None:
+            return stopping.first_rung
+        if decided.steps is not None:
+            raise ValueError("sweep.early_stopping needs first_rung in epochs, as search.decide_by is in steps")
+        epochs = self.search.epochs
+        return max(1, math.ceil(round(decided.of(Length(epochs, epochs)), 6)) - 1)
 
     def with_values(self, values: Mapping[str, Any]) -> StudyConfig:
         """The study with other values for fields given by dotted name, without its sweep of them.

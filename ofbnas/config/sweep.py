@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Annotated, Any, Literal, Self
 
@@ -24,6 +25,7 @@ from ofbnas.config.section import Section
 MAX_GRID = 10_000
 Storage = Annotated[str, AfterValidator(storage.checked), PlainSerializer(storage.shown)]
 Metric = Literal["val_top1", "top1", "top5", "gmacs", "params", "latency_ms", "gpu_hours", "seconds"]
+KNOWN_AT_RUNGS = ("val_top1", "gmacs", "params")
 
 
 class _Param(Section):
@@ -141,6 +143,55 @@ Param = Annotated[
 ]
 
 
+class _Stopping(Section):
+    """When trials are stopped early."""
+
+    first_rung: PositiveInt | None = None
+    """Epochs of the search before a trial can be stopped; by default up to the last one before all is decided, see
+    `search.decide_by`: right after that accuracy is low for a while, the more so the smaller the budget."""
+
+
+class _Halving(_Stopping):
+    eta: Annotated[StrictInt, Field(ge=2)] = 4
+    """About 1 in eta trials goes on from a rung, and each rung is eta times as late as the one before."""
+
+    def rungs(self, first: int, epochs: int) -> tuple[int, ...]:
+        """The epochs of rungs, from the first one to the search's last epoch."""
+        return tuple(itertools.takewhile(lambda rung: rung <= epochs, (first * self.eta**k for k in itertools.count())))
+
+
+class FrontStopping(_Halving):
+    """By all objectives: a trial goes on whose front, among trials peeled front by front, is in the best 1/eta."""
+
+    method: Literal["front"]
+    ties: Literal["hypervolume", "epsilon_net"] = "hypervolume"
+    """Who goes on from a front that has not room enough. hypervolume: those that add most to it. epsilon_net: those
+    that are farthest apart."""
+
+
+class AshaStopping(_Halving):
+    """By one objective: Ray's ASHA."""
+
+    method: Literal["asha"]
+    metric: Metric
+    """The objective."""
+
+
+class MedianStopping(_Stopping):
+    """By one objective: Ray's median rule, on every multiple of `first_rung`."""
+
+    method: Literal["median"]
+    metric: Metric
+    """The objective."""
+
+    def rungs(self, first: int, epochs: int) -> tuple[int, ...]:
+        """The epochs of rungs, from the first one to the search's last epoch."""
+        return tuple(range(first, epochs + 1, first))
+
+
+Stopping = Annotated[FrontStopping | AshaStopping | MedianStopping, Field(discriminator="method")]
+
+
 class SweepConfig(Section):
     """What the study tries."""
 
@@ -159,6 +210,8 @@ class SweepConfig(Section):
     """Where Optuna keeps the study: the URL of a database, such as postgresql+psycopg://USER:${OFBNAS_DB_PASSWORD}@HOST/NAME
     or sqlite:///FILE, or the path of a journal; by default journal.log in the study's folder. A password is never
     written: ${OFBNAS_DB_PASSWORD} stands for it in study.yaml."""
+    early_stopping: Stopping | None = None
+    """Which trials are stopped during their search; by default none."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -196,3 +249,8 @@ class Objective(Section):
 
     metric: Metric
     direction: Literal["minimize", "maximize"]
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """The direction in Ray's words."""
+        return "max" if self.direction == "maximize" else "min"

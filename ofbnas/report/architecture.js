@@ -48,6 +48,7 @@ function drawArchitecture() {
 function withoutArchitecture(trial) {
   if (!trial) return "No trial has a row yet.";
   if (trial.status === "failed") return `Trial ${trial.trial} failed: ${trial.reason ?? "no reason is recorded"}`;
+  if (trial.status === "pruned") return `Trial ${trial.trial} was ${trial.reason ?? "stopped early"}.`;
   if (trial.status === "begun") return `Trial ${trial.trial} has begun and has no row yet.`;
   return `Trial ${trial.trial} has no architecture in the table.`;
 }

@@ -1,6 +1,6 @@
 // What the study has spent: trials by how they ended, and their time.
 
-const ENDINGS = { complete: "complete", failed: "failed", begun: "begun (no row yet)", waiting: "not begun" };
+const ENDINGS = { complete: "complete", failed: "failed", pruned: "pruned (stopped early)", begun: "begun (no row yet)", waiting: "not begun" };
 
 function drawCosts() {
   const { trials, study } = state.data;

@@ -3,7 +3,7 @@
 function drawFront() {
   const { x, y } = state;
   const holder = byId("front");
-  const rows = state.data.trials.filter((trial) => has(trial, x) && has(trial, y));
+  const rows = state.data.trials.filter((trial) => trial.status === "complete" && has(trial, x) && has(trial, y));
   if (!rows.length) {
     const missing = `No trial has a cost and an accuracy yet.`;
     holder.replaceChildren(html("p", { class: "note" }, missing));

@@ -53,8 +53,9 @@ function drawHeader() {
   const goals = study.objectives.map(({ metric, direction }) => `${direction} ${metric}`).join(", ");
   byId("about").textContent = `${study.model} on ${study.dataset}${known.length ? `; the parent has ${known.join(", ")}` : ""}. Sampler ${study.sampler}: ${goals}.`;
   const over = trials.filter((trial) => trial.status !== "begun").length;
-  const failed = trials.filter((trial) => trial.status === "failed").length;
-  say(byId("state"), `${over} of ${plural(study.wanted, "trial")} over${failed ? `, ${failed} failed` : ""}.`);
+  const endings = ["failed", "pruned"].map((ending) => [ending, trials.filter((trial) => trial.status === ending).length]);
+  const told = endings.filter(([, count]) => count).map(([ending, count]) => `, ${count} ${ending}`).join("");
+  say(byId("state"), `${over} of ${plural(study.wanted, "trial")} over${told}.`);
   options(byId("front-x"), COSTS.filter((name) => trials.some((trial) => has(trial, name) && trial[name] > 0)), "x");
   options(byId("front-y"), QUALITIES.filter((name) => trials.some((trial) => has(trial, name))), "y");
   const chooser = byId("selected");

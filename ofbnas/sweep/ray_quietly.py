@@ -25,6 +25,7 @@ if "ray" not in sys.modules:
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule  # noqa: E402
 from ray.tune.search.optuna import OptunaSearch  # noqa: E402
 
-__all__ = ["OWN_TOKEN", "OptunaSearch", "ray", "tune"]
+__all__ = ["OWN_TOKEN", "ASHAScheduler", "FIFOScheduler", "MedianStoppingRule", "OptunaSearch", "ray", "tune"]

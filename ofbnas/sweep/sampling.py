@@ -15,6 +15,7 @@ from ofbnas.errors import InputError
 from ofbnas.sweep.points import draw
 from ofbnas.sweep.ray_quietly import OptunaSearch
 from ofbnas.sweep.record import bring_in_line, find_study, identity_of, told
+from ofbnas.sweep.rungs import Reached
 from ofbnas.sweep.shared import SharedStorage, collect
 from ofbnas.sweep.storage import storage_of
 from ofbnas.trial import drop_checkpoints, write_failure
@@ -24,6 +25,9 @@ def has_running(config: StudyConfig, folder: Path) -> bool:
     """Whether Optuna still has trials as running, or lost the study."""
     study = find_study(config, folder, storage_of(config, folder))
     return study is None or any(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False))
+
+
+RUNGS = "rungs"  # a trial's user attribute: epoch to what it told there
 
 
 def storage_at(config: StudyConfig, folder: Path) -> SharedStorage | None:
@@ -37,8 +41,8 @@ def storage_at(config: StudyConfig, folder: Path) -> SharedStorage | None:
 class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
     """Optuna's sampler for Ray Tune, with Optuna's study kept true.
 
-    Every trial Tune runs is a trial of the study, by its number: told COMPLETE with the values of its row, or FAIL.
-    What an earlier driver left running is handed out first. Nothing is restored from Tune's own snapshots.
+    Every trial Tune runs is a trial of the study, by its number: told COMPLETE with the values of its row, PRUNED or
+    FAIL. What an earlier driver left running is handed out first. Nothing is restored from Tune's own snapshots.
     """
 
     def __init__(self, config: StudyConfig, folder: Path) -> None:
@@ -54,11 +58,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
                 collect(folder, self.storage, trial)
         storage = storage_of(config, folder)
         bring_in_line(config, folder, storage)
-        directions = [objective.direction for objective in config.objectives]
         super().__init__(
             space=lambda trial: None,
             metric=[objective.metric for objective in config.objectives],
-            mode=["max" if direction == "maximize" else "min" for direction in directions],
+            mode=[objective.mode for objective in config.objectives],
             storage=storage,
             study_name=config.name,
         )
@@ -84,6 +87,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         row = self.row(self.numbers[trial_id])
         if row is not None or error:
             self._tell(self.numbers[trial_id], row)
+        if row is not None and self.storage is not None:  # a trial that was stopped early left them
+            self.storage.drop("checkpoints", self.numbers[trial_id])
 
     def row(self, trial: int) -> dict[str, Any] | None:
         """A trial's row, fetched from the shared storage if it lies there; None if it has none."""
@@ -91,13 +96,29 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
             collect(self.folder, self.storage, trial)
         return table.read_row(self.folder, trial)
 
+    def reached(self) -> list[Reached]:
+        """What trials have told at rungs, by trial and epoch."""
+        return [
+            Reached(trial.number, int(epoch), values)
+            for trial in self.study.get_trials(deepcopy=False)
+            for epoch, values in trial.user_attrs.get(RUNGS, {}).items()
+        ]
+
+    def remember(self, reached: Reached) -> None:
+        """Keep what a running trial tells at a rung; what it told there before, in a run that was lost, goes."""
+        trial = self.study.get_trials(deepcopy=False)[reached.trial]
+        rungs = {**trial.user_attrs.get(RUNGS, {}), str(reached.epoch): dict(reached.values)}
+        self.study._storage.set_trial_user_attr(trial._trial_id, RUNGS, rungs)
+
     def save(self, checkpoint_path: str) -> None:
         """Leave an empty snapshot: Optuna's storage has everything."""
         Path(checkpoint_path).touch()
 
     def _tell(self, number: int, row: Mapping[str, Any] | None) -> None:
         known = told(row, self.config)
-        if known is None:
+        if row and row["status"] == "pruned":
+            self.study.tell(number, state=TrialState.PRUNED)
+        elif known is None:
             self.study.tell(number, state=TrialState.FAIL)
         else:
             trial = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)

@@ -21,6 +21,7 @@ import torch
 
 from ofbnas import table
 from ofbnas.config import StudyConfig
+from ofbnas.cost import cost_of, sizes_of
 from ofbnas.errors import DiskFullError, InputError
 from ofbnas.parent import Parent, data_of, trained_parent, untrained_parent
 from ofbnas.plan import check_budgets
@@ -31,6 +32,7 @@ from ofbnas.sweep.extend import changes
 from ofbnas.sweep.ray_quietly import tune
 from ofbnas.sweep.sampling import StudySearch, has_running
 from ofbnas.sweep.shared import LOG
+from ofbnas.sweep.stopping import RungScheduler
 from ofbnas.sweep.storage import mend, readable
 from ofbnas.sweep.worker import REPORTS_PER_SECOND, Tell, View, log, log_to, trainable
 from ofbnas.training import evaluate
@@ -39,11 +41,12 @@ from ofbnas.trial import versions
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a study ended: trials that have a row, before and after it, failed ones, and trials wanted."""
+    """How a run of a study ended: trials with a row, before and after it, failed and pruned ones, and trials wanted."""
 
     before: int
     done: int
     failed: int
+    pruned: int
     wanted: int
 
 
@@ -109,6 +112,7 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
                 tune.with_resources(function, placement(config)),
                 tune_config=tune.TuneConfig(
                     search_alg=search,
+                    scheduler=_scheduler(config, search, parent),
                     num_samples=wanted - before,
                     max_concurrent_trials=at_a_time,
                     reuse_actors=config.resources.workers_per_trial == 1,
@@ -153,9 +157,19 @@ def _check_room(room: StopWhenFull, folder: Path, done: int, wanted: int) -> Non
         )
 
 
+def _scheduler(config: StudyConfig, search: StudySearch, parent: Parent) -> RungScheduler | None:
+    """What stops trials early; None where nothing does."""
+    if config.sweep.early_stopping is None:
+        return None
+    sizes = sizes_of(parent.axes)
+    macs, params = (cost_of(parent.model, parent.axes, metric).of(sizes) for metric in ("macs", "params"))
+    return RungScheduler(config, search, {"gmacs": macs / 1e9, "params": params})
+
+
 def _outcome(folder: Path, before: int, wanted: int) -> Outcome:
     status = table.read_table(folder)["status"]
-    return Outcome(before, len(status), int((status == "failed").sum()), wanted)
+    failed, pruned = (int((status == ending).sum()) for ending in ("failed", "pruned"))
+    return Outcome(before, len(status), failed, pruned, wanted)
 
 
 def _check_reach(config: StudyConfig) -> None:

@@ -18,6 +18,7 @@ from ofbnas import table
 from ofbnas.config import StudyConfig
 from ofbnas.errors import TransferError
 from ofbnas.parent import data_of
+from ofbnas.searcher import OnRung
 from ofbnas.sweep.disk import is_full
 from ofbnas.sweep.ranks import WorkerLostError, device_of, others
 from ofbnas.sweep.ray_quietly import ray, tune
@@ -48,6 +49,10 @@ class View(Protocol):
         """A trial has its row."""
 
 
+def _say_nothing(*told: Any) -> None:
+    """Report nothing."""
+
+
 @dataclass(frozen=True)
 class Work:
     """One trial as its workers are told it: plain values, for they may run on other nodes.
@@ -69,21 +74,27 @@ class Work:
     cpus: float
     gpus: float
 
-    def run(self, rank: int, parent: Mapping[str, torch.Tensor], report: Report | None = None) -> None:
-        """Run the trial to its row, alone or together with the other workers; a failure is a row as well."""
+    def run(
+        self,
+        rank: int,
+        parent: Mapping[str, torch.Tensor],
+        report: Report = _say_nothing,
+        on_rung: OnRung = _say_nothing,
+    ) -> None:
+        """Run the trial to its row, alone or together with its other workers, of which only the first reports."""
         config, storage = StudyConfig.model_validate(yaml.safe_load(self.study)), self._shared()
         torch.set_num_threads(max(1, int(self.cpus)))
         data = data_of(config).to(device_of(self.gpus))
 
         def keep_and_report(phase: str, epoch: int, epochs: int) -> None:
-            if report is not None:
+            if rank == 0:
                 keep(place, storage, self.trial)
-                report(phase, epoch, epochs)
+            report(phase, epoch, epochs)
 
         with self.placed(rank) as place:
             log.info("trial %d: worker %d runs on %s", self.trial, rank, ray.util.get_node_ip_address())
             gpus = config.resources.gpus_per_trial
-            run_trial(config, self.params, self.trial, place, data, parent, keep_and_report, gpus)
+            run_trial(config, self.params, self.trial, place, data, parent, keep_and_report, gpus, on_rung)
             if rank == 0:
                 deliver(place, storage, self.trial)
 
@@ -132,7 +143,7 @@ def trainable(
     work = Work(study, folder, storage, config["trial"], config["params"], cpus, gpus)
     last = 0.0
 
-    def tell(phase: str, epoch: int = 0, epochs: int = 0, **more: Any) -> None:
+    def tell(phase: str, epoch: int = 0, epochs: int = 0, **more: object) -> None:
         tune.report({"trial": work.trial, "phase": phase, "epoch": epoch, "epochs": epochs, **more})
 
     def report(phase: str, epoch: int, epochs: int) -> None:
@@ -141,10 +152,13 @@ def trainable(
             last = time.monotonic()
             tell(phase, epoch, epochs)
 
+    def on_rung(epoch: int, told: Mapping[str, float]) -> None:
+        tell("rung", epoch, 0, **told)
+
     try:
         if not work.over():
             with others(work.run, parent, workers, cpus, gpus):
-                work.run(0, parent, report)
+                work.run(0, parent, report, on_rung)
     except (TransferError, WorkerLostError):  # nothing is wrong with the trial: it is started again
         raise
     except Exception as error:  # whatever else a trial dies of is its row's reason, and the others go on
