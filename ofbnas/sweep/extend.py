@@ -41,6 +41,7 @@ _RULES = (
     Rule("sweep.sampler", When.ANY_TIME, "every sampler learns from all trials, whichever drew them"),
     Rule("sweep.sampler_options", When.ANY_TIME, "every sampler learns from all trials, whichever drew them"),
     Rule("sweep.constraints", When.ANY_TIME, "rows have every column, so all trials are judged anew"),
+    Rule("sweep.early_stopping", When.ANY_TIME, "what trials told at their rungs is kept for those to come"),
     Rule("objectives", When.ANY_TIME, "rows have every column, so all trials are told to Optuna anew"),
     Rule("sweep.storage", When.ANY_TIME, "a database may move, with the study in it"),
     Rule("resources", When.ANY_TIME, "what Ray gives a trial is no part of what it is"),
