@@ -94,9 +94,7 @@ def test_trials_span_nodes_survive_the_loss_of_a_worker_and_are_stopped_early(no
     assert len(ranks) == 1, "the first worker is the trial's own process"
     os.kill(ranks[0], signal.SIGKILL)
     finish(study)
-    assert set(ofbnas.read_table(out)["status"]) == {"complete", "pruned"}, (
-        "some are stopped"
-    )
+    assert set(ofbnas.read_table(out)["status"]) == {"complete", "pruned"}, "some are stopped"
     assert not bucket.find("studies")
     assert "goes on after epoch" in (out / "study.log").read_text()
 
