@@ -64,8 +64,8 @@ class Watch:
     """A view that keeps the times of what happens."""
 
     def __init__(self) -> None:
-        self.starts: list[float] = []
-        self.ends: list[float] = []
+        self.starts: dict[int, float] = {}
+        self.ends: dict[int, float] = {}
 
     def parent(self, epoch: int, epochs: int) -> None:
         """Of no interest."""
@@ -75,14 +75,14 @@ class Watch:
 
     def started(self, trial: int) -> None:
         """A trial is given to a worker."""
-        self.starts.append(time.monotonic())
+        self.starts[trial] = time.monotonic()
 
     def progress(self, trial: int, phase: str, epoch: int, epochs: int) -> None:
         """Of no interest."""
 
     def ended(self, trial: int) -> None:
         """A trial has its row."""
-        self.ends.append(time.monotonic())
+        self.ends[trial] = time.monotonic()
 
 
 def config_of(trials: int, at_a_time: int) -> StudyConfig:
@@ -96,21 +96,22 @@ def config_of(trials: int, at_a_time: int) -> StudyConfig:
 
 
 def study(trials: int, at_a_time: int, address: str | None = None) -> dict[str, float]:
-    """Run a study; the first trials, in which worker processes start, are left out of what is measured."""
+    """Run a study; each trial's time counts from the end of the one before it in its place, so the first do not."""
     watch = Watch()
     with tempfile.TemporaryDirectory() as place:
         begun = time.monotonic()
         run_study(config_of(trials, at_a_time), Path(place) / "study", watch, address)
         rows = read_table(Path(place) / "study")
     assert (rows["status"] == "complete").all(), rows["reason"].tolist()
-    ends = sorted(watch.ends)
-    rest = rows.sort_values("finished_at")["seconds"].iloc[at_a_time:]
-    wall = ends[-1] - ends[at_a_time - 1]
+    order, ends = sorted(watch.starts, key=watch.starts.__getitem__), sorted(watch.ends.values())
+    later = order[at_a_time:]
+    taken = sum(watch.ends[trial] - free for trial, free in zip(later, ends, strict=False))
+    inside = float(rows.set_index("trial")["seconds"][later].sum())
     return {
-        "trials": len(rest),
-        "seconds_per_trial": wall * at_a_time / len(rest),
-        "inside_per_trial": float(rest.mean()),
-        "use": float(rest.sum()) / (wall * at_a_time),
+        "trials": len(later),
+        "seconds_per_trial": taken / len(later),
+        "inside_per_trial": inside / len(later),
+        "use": inside / taken,
         "until_first_row": ends[0] - begun,
     }
 
