@@ -70,7 +70,7 @@ if ! wait_for_nodes; then
     exit 1
 fi
 
-ofbnas doctor --address "$address"
+ofbnas doctor "$study" --address "$address" --output "$output" "$@"
 
 ofbnas study run "$study" --address "$address" --output "$output" "$@" &
 run=$!
