@@ -150,7 +150,7 @@ def test_a_job_on_slurm_brings_up_ray_and_runs_the_study_until_its_time_is_over(
     doctor, study = asked(tmp_path)
     assert doctor["nodes"] == study["nodes"] == 2, "both had joined before anything was asked"
     (address,) = {one["arguments"][one["arguments"].index("--address") + 1] for one in (doctor, study)}
-    assert doctor["arguments"] == ["doctor", "--address", address]
+    assert doctor["arguments"][1:] == study["arguments"][2:], "what is run is what was looked at"
     assert study["arguments"] == [
         "study", "run", "studies/deit_b.yaml", "--address", address, "--output", f"{tmp_path}/runs/deit_b",
         "--set", "seed=1",

@@ -11,7 +11,8 @@ from test_cli import OFBNAS, STUDY
 from test_study import finish, rows, start, trials, wait, write
 
 import ofbnas
-from ofbnas.sweep.disk import StopWhenFull, is_full, size_of
+from ofbnas.errors import DiskFullError
+from ofbnas.sweep.disk import EarlyEnd, is_full, size_of
 from ofbnas.sweep.storage import mend
 
 
@@ -69,10 +70,12 @@ def test_a_journal_that_ends_within_a_record_loses_only_that(tmp_path):
 def test_the_budget_counts_all_files_of_a_study(tmp_path):
     (tmp_path / "subnets").mkdir()
     (tmp_path / "subnets" / "weights").write_bytes(bytes(3_000_000))
-    assert StopWhenFull(tmp_path, 0.004).excess() is None
-    room = StopWhenFull(tmp_path, 0.002)
-    assert not room.stop_all() and not room("1", {"phase": "ended"}) and room.stop_all()
-    assert "0.003 GB of the 0.002 GB that resources.disk_gb allows" in room.reason
+    for limit, over in ((None, False), (0.004, False), (0.002, True)):
+        end = EarlyEnd(tmp_path, limit)
+        assert not end.stop_all() and not end("1", {"phase": "ended"})
+        assert end.stop_all() == over
+    with pytest.raises(DiskFullError, match=r"after 1 of 3 trials: .*0.003 GB of the 0.002 GB that resources.disk_gb"):
+        end.check(1, 3)
 
 
 @pytest.mark.slow
@@ -85,7 +88,7 @@ def test_a_study_stops_on_a_full_disk_and_goes_on_when_there_is_room(small_disk,
     filler.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - 8192)))
     _, err = study.communicate(timeout=300)
     assert study.returncode == 1 and "Traceback" not in err, err
-    assert "is full" in err.splitlines()[-1] and "the same command goes on from there" in err.splitlines()[-1]
+    assert "is full" in err.splitlines()[-1] and "the same command goes on" in err.splitlines()[-1]
     done = rows(out)
     assert 1 <= done < 3 and len(ofbnas.read_table(out)) == done, "what is done can be read"
     assert "failed" not in set(ofbnas.read_table(out)["status"]), "a full disk is no trial's fault"

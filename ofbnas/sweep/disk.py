@@ -1,4 +1,4 @@
-"""Disks that are full, and the budget a study has for its folder."""
+"""What ends a study before its time without being any trial's fault: a full disk, a lost storage."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ofbnas.errors import DiskFullError, TransferError
 from ofbnas.sweep.ray_quietly import tune
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -36,16 +37,16 @@ def size_of(folder: Path) -> int:
     return total
 
 
-class StopWhenFull(tune.Stopper):  # type: ignore[misc]  # ray has no types
-    """Ends a study whose folder is as large as it may be, or that a trial found no room in.
+class EarlyEnd(tune.Stopper):  # type: ignore[misc]  # ray has no types
+    """Ends a study whose folder is as large as it may be, that finds no room, or whose shared storage is gone.
 
     Attributes:
-        reason: Why it ends, or None.
+        why: What the study ends with, or None.
     """
 
     def __init__(self, folder: Path, limit_gb: float | None) -> None:
         self.folder, self.limit_gb = folder, limit_gb
-        self.reason: str | None = None
+        self.why: DiskFullError | TransferError | None = None
         self.looked = -LOOK_EVERY
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
@@ -53,21 +54,45 @@ class StopWhenFull(tune.Stopper):  # type: ignore[misc]  # ray has no types
         if result.get("phase") == "full":
             self.say_full(result["place"])
         elif time.monotonic() - self.looked >= LOOK_EVERY or result.get("phase") == "ended":
-            self.looked = time.monotonic()
-            self.reason = self.reason or self.excess()
+            self.look()
         return False
 
     def stop_all(self) -> bool:
         """Whether the study ends."""
-        return self.reason is not None
+        return self.why is not None
 
-    def excess(self) -> str | None:
-        """What is wrong with the folder's size, if anything."""
-        if self.limit_gb is None or (size := size_of(self.folder) / 1e9) < self.limit_gb:
-            return None
-        return f"its folder holds {size:.3g} GB of the {self.limit_gb:g} GB that resources.disk_gb allows"
+    def say(self, why: DiskFullError | TransferError) -> None:
+        """End the study; the first reason is the one that is told."""
+        self.why = self.why or why
 
-    def say_full(self, place: str | None = None) -> None:
-        """A disk is full."""
+    def look(self) -> None:
+        """End the study if its folder is as large as it may be."""
+        self.looked = time.monotonic()
+        if self.limit_gb is not None and (size := size_of(self.folder) / 1e9) >= self.limit_gb:
+            self.say(
+                DiskFullError(
+                    f"its folder holds {size:.3g} GB of the {self.limit_gb:g} GB that resources.disk_gb allows; raise "
+                    "it, or make room"
+                )
+            )
+
+    def say_full(self, place: object) -> None:
+        """End the study: a disk is full."""
         free = shutil.disk_usage(self.folder).free / 1e9
-        self.reason = f"the disk of {place or self.folder} is full ({free:.3g} GB are free where the study's folder is)"
+        self.say(
+            DiskFullError(
+                f"the disk of {place} is full ({free:.3g} GB are free where the study's folder is); make room"
+            )
+        )
+
+    def check(self, done: int, wanted: int) -> None:
+        """Raise what the study ends with.
+
+        Raises:
+            DiskFullError: There is no room.
+            TransferError: The shared storage is gone.
+        """
+        if self.why is not None:
+            raise type(self.why)(
+                f"{self.folder}: stopped after {done} of {wanted} trials: {self.why}; the same command goes on"
+            )

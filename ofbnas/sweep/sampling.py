@@ -83,12 +83,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         """Progress is of no interest to the sampler."""
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna what the trial's row says; a trial without one failed, or is left for the next start."""
-        row = self.row(self.numbers[trial_id])
-        if row is not None or error:
-            self._tell(self.numbers[trial_id], row)
-        if row is not None and self.storage is not None:  # a trial that was stopped early left them
-            self.storage.drop("checkpoints", self.numbers[trial_id])
+        """Tell Optuna what the trial's row says; without one it is Tune's callback that knows why."""
+        if self.row(self.numbers[trial_id]) is not None:
+            self.tell(self.numbers[trial_id])
 
     def row(self, trial: int) -> dict[str, Any] | None:
         """A trial's row, fetched from the shared storage if it lies there; None if it has none."""
@@ -114,7 +111,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         """Leave an empty snapshot: Optuna's storage has everything."""
         Path(checkpoint_path).touch()
 
-    def _tell(self, number: int, row: Mapping[str, Any] | None) -> None:
+    def tell(self, number: int) -> None:
+        """Tell Optuna what a trial's row says, and remove what it left where it ran."""
+        row = table.read_row(self.folder, number)
         known = told(row, self.config)
         if row and row["status"] == "pruned":
             self.study.tell(number, state=TrialState.PRUNED)
@@ -125,6 +124,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
             for metric, bound in self.sweep.constraints.items():
                 trial.set_constraint(metric, bound.excess(known[metric]))
             self.study.tell(number, [known[metric] for metric in self.metric])
+        if self.storage is not None:  # a trial that was stopped early left its checkpoints
+            self.storage.drop("checkpoints", number)
 
     def _reconcile(self, config: StudyConfig) -> list[optuna.trial.FrozenTrial]:
         """Bring an earlier driver's leavings in order; the trials that have to be run again."""
@@ -136,7 +137,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
             if trial.state == TrialState.RUNNING and not there:
                 again.append(trial)
             elif trial.state == TrialState.RUNNING:
-                self._tell(trial.number, table.read_row(self.folder, trial.number))
+                self.tell(trial.number)
             elif not there and trial.state != TrialState.WAITING:
                 reason = "the driver was killed before the reason was recorded"
                 write_failure(config, trial.params, trial.number, self.folder, reason)

@@ -22,12 +22,12 @@ import torch
 from ofbnas import table
 from ofbnas.config import StudyConfig
 from ofbnas.cost import cost_of, sizes_of
-from ofbnas.errors import DiskFullError, InputError
+from ofbnas.errors import InputError
 from ofbnas.parent import Parent, data_of, trained_parent, untrained_parent
 from ofbnas.plan import check_budgets
 from ofbnas.study_file import dump_study
 from ofbnas.sweep.cluster import connected, placement, ready
-from ofbnas.sweep.disk import StopWhenFull, is_full
+from ofbnas.sweep.disk import EarlyEnd, is_full
 from ofbnas.sweep.extend import changes
 from ofbnas.sweep.ray_quietly import tune
 from ofbnas.sweep.sampling import StudySearch, has_running
@@ -83,7 +83,7 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
     changed = changes(config, folder)
     if before >= wanted and not changed and not has_running(config, folder):
         return _outcome(folder, before, wanted)
-    search, room = StudySearch(config, folder), StopWhenFull(folder, config.resources.disk_gb)
+    search, end = StudySearch(config, folder), EarlyEnd(folder, config.resources.disk_gb)
     for change in changed:
         log.info("%s: %s", folder, change)
     beside = folder / "study.yaml.writing"
@@ -91,8 +91,8 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
     beside.replace(folder / "study.yaml")
     if (before := table.num_rows(folder)) >= wanted:
         return _outcome(folder, before, wanted)
-    room.reason = room.excess()
-    _check_room(room, folder, before, wanted)
+    end.look()
+    end.check(before, wanted)
     with connected(address), _interrupts():
         storage = None if search.storage is None else search.storage.address
         fits = ready(config, folder, storage, joined=address is not None)
@@ -122,8 +122,8 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
                     storage_path=tunes,  # nothing is restored from it, so no node but this one has to see it
                     verbose=0,
                     failure_config=tune.FailureConfig(max_failures=config.resources.max_failures),
-                    stop=room,
-                    callbacks=[Tell(config, search, view)],
+                    stop=end,
+                    callbacks=[Tell(config, search, end, view)],
                 ),
             )
             try:
@@ -131,9 +131,9 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
             except Exception as error:
                 if not is_full(error):
                     raise
-                room.say_full()
+                end.say_full(folder)
     done = table.num_rows(folder)
-    _check_room(room, folder, done, wanted)
+    end.check(done, wanted)
     if search.storage is not None and done >= wanted:
         search.storage.drop_all()
     return _outcome(folder, before, wanted)
@@ -147,14 +147,6 @@ def _parent(config: StudyConfig, data: Any, view: View) -> Parent:
     parent.model.cpu()
     log.info("parent %s: top-1 %.2f %% on the test split", config.model.name, accuracy.top1)
     return parent
-
-
-def _check_room(room: StopWhenFull, folder: Path, done: int, wanted: int) -> None:
-    if room.reason is not None:
-        raise DiskFullError(
-            f"{folder}: stopped after {done} of {wanted} trials, for {room.reason}; make room, and the same command "
-            "goes on from there"
-        )
 
 
 def _scheduler(config: StudyConfig, search: StudySearch, parent: Parent) -> RungScheduler | None:

@@ -19,7 +19,7 @@ from ofbnas.config import StudyConfig
 from ofbnas.errors import TransferError
 from ofbnas.parent import data_of
 from ofbnas.searcher import OnRung
-from ofbnas.sweep.disk import is_full
+from ofbnas.sweep.disk import EarlyEnd, is_full
 from ofbnas.sweep.ranks import WorkerLostError, device_of, others
 from ofbnas.sweep.ray_quietly import ray, tune
 from ofbnas.sweep.sampling import StudySearch
@@ -174,8 +174,8 @@ def trainable(
 class Tell(tune.Callback):  # type: ignore[misc]  # ray has no types
     """Passes Tune's events on to the view, and writes the rows of trials whose process was lost."""
 
-    def __init__(self, config: StudyConfig, search: StudySearch, view: View) -> None:
-        self.config, self.search, self.folder, self.view = config, search, search.folder, view
+    def __init__(self, config: StudyConfig, search: StudySearch, end: EarlyEnd, view: View) -> None:
+        self.config, self.search, self.folder, self.end, self.view = config, search, search.folder, end, view
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks, which a view cannot follow; nothing is restored from that."""
@@ -198,11 +198,16 @@ class Tell(tune.Callback):  # type: ignore[misc]  # ray has no types
             self.view.ended(trial.config["trial"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process was lost more often than allowed."""
+        """A trial's process was lost more often than allowed, or the shared storage, which is no trial's fault."""
         number = trial.config["trial"]
         if self.search.row(number) is None:
-            lines = (trial.get_error() or "its process was lost").strip().splitlines()
-            write_failure(self.config, trial.config["params"], number, self.folder, lines[-1][:500])
+            line = (trial.get_error() or "its process was lost").strip().splitlines()[-1]
+            _, lost, why = line.partition(f"{TransferError.__name__}: ")
+            if lost:
+                self.end.say(TransferError(why))
+                return
+            write_failure(self.config, trial.config["params"], number, self.folder, line[:500])
+            self.search.tell(number)
         self.view.ended(number)
 
 
