@@ -16,7 +16,7 @@ from ofbnas.sweep.points import draw
 from ofbnas.sweep.ray_quietly import OptunaSearch
 from ofbnas.sweep.record import bring_in_line, find_study, identity_of, told
 from ofbnas.sweep.rungs import Reached
-from ofbnas.sweep.shared import SharedStorage, collect
+from ofbnas.sweep.shared import SharedStorage, collect, drop_incoming
 from ofbnas.sweep.storage import storage_of
 from ofbnas.trial import drop_checkpoints, write_failure
 
@@ -54,6 +54,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         """
         self.storage = storage_at(config, folder)
         if self.storage is not None:
+            drop_incoming(folder)
             for trial in self.storage.results():
                 collect(folder, self.storage, trial)
         storage = storage_of(config, folder)
@@ -87,12 +88,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         row = self.row(self.numbers[trial_id])
         if row is not None or error:
             self._tell(self.numbers[trial_id], row)
-        if row is not None and self.storage is not None:  # a trial that was stopped early left them
+        if (row is not None or error) and self.storage is not None:  # left by one that was stopped early or lost
             self.storage.drop("checkpoints", self.numbers[trial_id])
 
     def row(self, trial: int) -> dict[str, Any] | None:
         """A trial's row, fetched from the shared storage if it lies there; None if it has none."""
-        if self.storage is not None and not table.has_row(self.folder, trial):
+        if self.storage is not None and not table.has_row(self.folder, trial) and self.storage.has_result(trial):
             collect(self.folder, self.storage, trial)
         return table.read_row(self.folder, trial)
 
@@ -136,6 +137,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
             if trial.state == TrialState.RUNNING and not there:
                 again.append(trial)
             elif trial.state == TrialState.RUNNING:
+                if self.storage is not None:
+                    self.storage.drop("checkpoints", trial.number)
                 self._tell(trial.number, table.read_row(self.folder, trial.number))
             elif not there and trial.state != TrialState.WAITING:
                 reason = "the driver was killed before the reason was recorded"
