@@ -22,7 +22,7 @@ import torch
 from ofbnas import table
 from ofbnas.config import StudyConfig
 from ofbnas.cost import cost_of, sizes_of
-from ofbnas.errors import DiskFullError, InputError
+from ofbnas.errors import DiskFullError, InputError, TransferError, causes
 from ofbnas.parent import Parent, data_of, trained_parent, untrained_parent
 from ofbnas.plan import check_budgets
 from ofbnas.study_file import dump_study
@@ -129,9 +129,12 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
             try:
                 tuner.fit()
             except Exception as error:
-                if not is_full(error):
+                if is_full(error):
+                    room.say_full()
+                elif lost := next((cause for cause in causes(error) if isinstance(cause, TransferError)), None):
+                    raise lost from None  # Tune made a traceback of it
+                else:
                     raise
-                room.say_full()
     done = table.num_rows(folder)
     _check_room(room, folder, done, wanted)
     if search.storage is not None and done >= wanted:
