@@ -230,6 +230,8 @@ def ready(config: StudyConfig, folder: Path, storage: str | None, *, joined: boo
         examine(cluster, config, folder, storage)
         if problems := _told(cluster):
             raise InputError("the cluster is not ready: " + "; ".join(problems))
+    if storage is not None:  # which this process needs as well
+        SharedStorage(storage).check(f"probe-{uuid.uuid4().hex}")
     return fits
 
 
