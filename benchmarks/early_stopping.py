@@ -82,10 +82,11 @@ def record(
             params = search.suggest(str(number))["params"]
 
             def tell(epoch: int, values: Mapping[str, float]) -> None:
-                lines.append({"trial": number, "epoch": epoch, **values})
+                known = {metric: values[metric] for metric in KNOWN_AT_RUNGS}
+                lines.append({"trial": number, "epoch": epoch, **known})
 
-            row = run_trial(study, params, number, Path(folder), data, parent, lambda *progress: None, tell)
-            tell(row["search_epochs"] + row["finetune_epochs"], {metric: row[metric] for metric in KNOWN_AT_RUNGS})
+            row = run_trial(study, params, number, Path(folder), data, parent, lambda *progress: None, on_rung=tell)
+            tell(row["search_epochs"] + row["finetune_epochs"], row)
             search.on_trial_complete(str(number))
             print(f"trial {number}: val_top1 {row['val_top1']:.2f}, gmacs {row['gmacs']:.4g}")
     RECORDINGS.mkdir(exist_ok=True)

@@ -1,5 +1,9 @@
 """The errors a user can meet."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """What was asked for cannot be done as asked.
@@ -19,3 +23,10 @@ class DiskFullError(OSError):
 
 class TransferError(OSError):
     """Files did not arrive whole; what has arrived stays, and the same command goes on from there."""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, what led to it, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

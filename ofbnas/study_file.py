@@ -42,7 +42,7 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> StudyConfig:
             given = yaml.safe_load(value)
             if isinstance(given, str) and name in PATHS:
                 given = str(Path(given).resolve())
-            elif isinstance(given, str) and name == "sweep.storage":
+            elif isinstance(given, str) and name in ("sweep.storage", "resources.storage_path"):
                 given = located(given, Path())
             set_value(tree, name, given)
         except yaml.YAMLError:
@@ -86,6 +86,8 @@ def _from_folder(study: StudyConfig, folder: Path) -> StudyConfig:
         tree["search_space"] = load_space(_find_space(study.search_space, folder)).model_dump()
     if study.sweep.storage is not None:  # of the study itself, since a dump has no password
         tree["sweep"]["storage"] = located(study.sweep.storage, folder)
+    if study.resources.storage_path is not None:
+        tree["resources"]["storage_path"] = located(study.resources.storage_path, folder)
     return StudyConfig.model_validate(tree)
 
 

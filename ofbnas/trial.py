@@ -59,7 +59,7 @@ def run_trial(
         parent_state: The trained parent's tensors.
         report: Called after each epoch with the phase, the epoch from 1, and the phase's epochs.
         gpus: GPUs that the trial holds; by default one for each process on CUDA.
-        on_rung: Called at the study's rungs with the epoch and what `search` then knows.
+        on_rung: Called at the study's rungs with the epoch, what `search` then knows, and the trial's "seconds".
 
     Returns:
         The row; with several processes, the first one's has the weights too.
@@ -77,6 +77,10 @@ def run_trial(
         clock.save()
         report(phase, epoch, epochs)
 
+    def at_rung(epoch: int, told: dict[str, float]) -> None:
+        if on_rung is not None:
+            on_rung(epoch, told | {"seconds": clock.seconds()})
+
     parent = untrained_parent(values)
     parent.model.load_state_dict(parent_state)
     model = parent.model.to(device).eval()
@@ -92,7 +96,7 @@ def run_trial(
         on_epoch=lambda epoch, _: after_epoch("search", epoch, values.search.epochs),
         checkpoint=checkpoints / "search.pt",
         rungs=config.rungs(values.search.epochs),
-        on_rung=on_rung,
+        on_rung=at_rung,
     )
     before = evaluate(found.subnet.model, data.test)
     subnet, tuning = found.subnet, values.finetune

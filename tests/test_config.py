@@ -165,6 +165,29 @@ def test_early_stopping_by_what_cannot_be_is_refused(stopping, message, also):
         load_study(DIGITS, [*also, f"sweep.early_stopping={stopping}"])
 
 
+@pytest.mark.parametrize(
+    ("given", "found"), [("shared", "{here}/shared"), ("~/x", "{home}/x"), ("s3://a/b", "s3://a/b")]
+)
+def test_the_shared_storage_is_the_same_place_from_every_folder(given, found, tmp_path, monkeypatch):
+    """Ray runs each trial in a folder of its own."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    expected = found.format(here=tmp_path, home=tmp_path / "home")
+    assert load_study(edited(tmp_path, resources={"storage_path": given})).resources.storage_path == expected
+    monkeypatch.chdir(tmp_path)
+    assert load_study(DIGITS, [f"resources.storage_path={given}"]).resources.storage_path == expected
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "message"),
+    [(1, 2, "a worker uses one"), (2, 1, "0 or one for each"), (2, 4, "a worker uses one")],
+)
+def test_a_worker_has_one_gpu(workers, gpus, message):
+    with pytest.raises(InputError, match=message):
+        load_study(DIGITS, [f"resources.workers_per_trial={workers}", f"resources.gpus_per_trial={gpus}"])
+    for fits in (0, workers):
+        load_study(DIGITS, [f"resources.workers_per_trial={workers}", f"resources.gpus_per_trial={fits}"])
+
+
 def test_budgets_have_their_units():
     assert BudgetConfig(gmacs=1.5).limit(10**12) == 1_500_000_000
     assert BudgetConfig(params=1e6).limit(10**9) == 1_000_000

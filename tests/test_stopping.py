@@ -155,7 +155,7 @@ def tell(scheduler, number: int, accuracy: float, epoch: int = 4) -> str:
     """What a trial's process reports at a rung, and the answer."""
     params = scheduler.search.study.trials[number].params
     values = {"val_top1": accuracy, "gmacs": 0.5, "params": 500}
-    result = {"trial": number, "phase": "rung", "epoch": epoch, "time_total_s": 3.0, **values}
+    result = {"trial": number, "phase": "rung", "epoch": epoch, "seconds": 3.0, **values}
     return scheduler.on_trial_result(None, SimpleNamespace(config={"trial": number, "params": params}), result)
 
 
@@ -176,6 +176,17 @@ def test_a_stopped_trial_is_pruned_in_journal_and_table(tmp_path):
     trials = journal.study.trials
     assert [trial.state.name for trial in trials] == ["RUNNING", "PRUNED", "RUNNING"]
     assert trials[1].user_attrs["rungs"]["4"]["val_top1"] == 90
+
+
+def test_a_trial_is_stopped_by_one_objective_where_another_is_known_at_its_end_only(tmp_path):
+    study = study_with(sampler="random", early_stopping=RULES["asha"])
+    late = [study.objectives[0], study.objectives[1].model_copy(update={"metric": "seconds"})]
+    study = study.model_copy(update={"objectives": late})
+    scheduler = RungScheduler(study, StudySearch(study, tmp_path), PARENT)
+    for name in "ab":
+        scheduler.search.suggest(name)
+    assert [tell(scheduler, number, accuracy) for number, accuracy in enumerate([95, 90])] == ["CONTINUE", "STOP"]
+    assert read_row(tmp_path, 1)["reason"].endswith("with val_top1 90")
 
 
 def test_rungs_outlive_the_driver_and_hold_each_trial_once(tmp_path):

@@ -69,9 +69,9 @@ def variable_of(password: str | None) -> str | None:
 
 
 def located(storage: str, folder: Path) -> str:
-    """The storage with its file's path made absolute; relative ones are looked up from `folder`."""
+    """A path, or a storage's file, made absolute: a relative one is looked up from `folder`; other URLs stay."""
     if not is_url(storage):
-        return str((folder / storage).resolve())
+        return str((folder / Path(storage).expanduser()).resolve())
     found = _SQLITE.fullmatch(storage)
     if found is None or found["file"] == ":memory:":  # which `checked` refuses
         return storage

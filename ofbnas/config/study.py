@@ -77,13 +77,15 @@ class ResourcesConfig(Section):
     """A folder, or s3://BUCKET/PREFIX or the like, that all nodes reach: checkpoints and results go through it. By
     default all nodes have to see the study's own folder."""
     disk_gb: PositiveFloat | None = None
-    """The study stops before its folder grows beyond this."""
+    """The study stops when its folder has grown to this."""
 
     @model_validator(mode="after")
-    def _divides(self) -> Self:
+    def _gives_each_worker_one_gpu(self) -> Self:
         gpus, workers = self.gpus_per_trial, self.workers_per_trial
-        if workers > 1 and gpus % workers and workers % gpus:
-            raise ValueError(f"gpus_per_trial {gpus:g} cannot be dealt out evenly to {workers} workers_per_trial")
+        if gpus > workers:
+            raise ValueError(f"gpus_per_trial is {gpus:g}, but a worker uses one; give as many workers_per_trial")
+        if workers > 1 and gpus not in (0, workers):  # NCCL refuses two processes on one GPU
+            raise ValueError(f"gpus_per_trial is {gpus:g}, expected 0 or one for each of {workers} workers_per_trial")
         return self
 
 

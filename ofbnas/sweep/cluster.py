@@ -196,10 +196,7 @@ def diagnose(config: StudyConfig | None, folder: Path | None, address: str | Non
     """
     with connected(address):
         cluster, fits, problems = nodes(), None, []
-        storage = None
-        if config is not None and config.resources.storage_path is not None:
-            storage = f"{config.resources.storage_path.rstrip('/')}/{config.name}"
-        examine(cluster, config, folder, storage)
+        examine(cluster, config, folder, None if config is None else config.resources.storage_path)
         if config is not None:
             try:
                 fits = trials_at_a_time(config, cluster)
@@ -233,6 +230,8 @@ def ready(config: StudyConfig, folder: Path, storage: str | None, *, joined: boo
         examine(cluster, config, folder, storage)
         if problems := _told(cluster):
             raise InputError("the cluster is not ready: " + "; ".join(problems))
+    if storage is not None:  # which this process needs as well
+        SharedStorage(storage).check(f"probe-{uuid.uuid4().hex}")
     return fits
 
 

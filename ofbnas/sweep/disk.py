@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ofbnas.errors import DiskFullError, TransferError
+from ofbnas.errors import DiskFullError, TransferError, causes
 from ofbnas.sweep.ray_quietly import tune
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -19,11 +19,9 @@ LOOK_EVERY = 10.0  # seconds between two looks at the folder's size
 
 def is_full(error: BaseException | None) -> bool:
     """Whether an exception, or what led to it, says that a disk is full."""
-    while error is not None:
-        if getattr(error, "errno", None) in FULL or any(words in str(error) for words in SAYS):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(
+        getattr(cause, "errno", None) in FULL or any(words in str(cause) for words in SAYS) for cause in causes(error)
+    )
 
 
 def size_of(folder: Path) -> int:

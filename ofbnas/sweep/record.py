@@ -183,7 +183,9 @@ def identity_of(folder: Path) -> str:
     file = folder / ID_FILE
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(uuid.uuid4().hex)
+        beside = file.with_name(f"{ID_FILE}.writing")
+        beside.write_text(uuid.uuid4().hex)
+        beside.replace(file)
     return file.read_text()
 
 

@@ -16,7 +16,7 @@ from ofbnas.sweep.points import draw
 from ofbnas.sweep.ray_quietly import OptunaSearch
 from ofbnas.sweep.record import bring_in_line, find_study, identity_of, told
 from ofbnas.sweep.rungs import Reached
-from ofbnas.sweep.shared import SharedStorage, collect
+from ofbnas.sweep.shared import SharedStorage, collect, drop_incoming
 from ofbnas.sweep.storage import storage_of
 from ofbnas.trial import drop_checkpoints, write_failure
 
@@ -54,6 +54,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
         """
         self.storage = storage_at(config, folder)
         if self.storage is not None:
+            drop_incoming(folder)
             for trial in self.storage.results():
                 collect(folder, self.storage, trial)
         storage = storage_of(config, folder)
@@ -89,7 +90,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
 
     def row(self, trial: int) -> dict[str, Any] | None:
         """A trial's row, fetched from the shared storage if it lies there; None if it has none."""
-        if self.storage is not None and not table.has_row(self.folder, trial):
+        if self.storage is not None and not table.has_row(self.folder, trial) and self.storage.has_result(trial):
             collect(self.folder, self.storage, trial)
         return table.read_row(self.folder, trial)
 

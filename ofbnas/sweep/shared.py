@@ -20,6 +20,7 @@ from ofbnas.trial import checkpoint_folder, subnet_folder
 Kind = Literal["checkpoints", "results"]
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "az"}  # where a file is only seen when all of it is there
 LOG = "study.log"
+INCOMING = ".incoming-"  # beginning of folders that results arrive in
 
 
 class SharedStorage:
@@ -35,7 +36,6 @@ class SharedStorage:
         Raises:
             InputError: The address is of no known kind, or what reads it is not installed.
         """
-        self.address = address
         try:
             self.files, root = fsspec.core.url_to_fs(address, use_listings_cache=False)
         except ImportError as error:
@@ -43,6 +43,7 @@ class SharedStorage:
         except ValueError as error:
             raise InputError(f"resources.storage_path {address}: {error}; expected a folder or s3://...") from None
         self.root = root.rstrip("/")
+        self.address = self.root if "file" in _protocols(self.files) else address  # trials have other working folders
         self.errors: tuple[type[Exception], ...] = (OSError, *_errors(self.files))
         self.sent: dict[Path, int] = {}
         self.is_store = bool(OBJECT_STORES & set(_protocols(self.files)))
@@ -172,14 +173,20 @@ def deliver(place: Path, storage: SharedStorage | None, trial: int) -> None:
 
 
 def collect(folder: Path, storage: SharedStorage, trial: int) -> None:
-    """Move a trial's results into the study's folder; the row comes last, and what is there already stays."""
-    with tempfile.TemporaryDirectory(prefix=".incoming-", dir=folder) as own:
+    """Move a trial's results, which lie there whole, into the study's folder; what is there already stays."""
+    with tempfile.TemporaryDirectory(prefix=INCOMING, dir=folder) as own:
         place = Path(own)
         storage.fetch("results", trial, place)
-        if (place / _row(trial)).is_file() and not (folder / _row(trial)).is_file():
+        if not (folder / _row(trial)).is_file():
             _take(place, folder, trial)
     storage.drop("results", trial)
     storage.drop("checkpoints", trial)
+
+
+def drop_incoming(folder: Path) -> None:
+    """Remove what a driver that was killed had begun to move into a study's folder."""
+    for left in folder.glob(f"{INCOMING}*"):
+        shutil.rmtree(left)
 
 
 def _take(place: Path, folder: Path, trial: int) -> None:

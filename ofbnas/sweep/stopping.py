@@ -49,7 +49,7 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # ray has no types
         if self.rule(reached, asked):
             return str(self.CONTINUE)
         there = 1 + sum(one.epoch == asked.epoch for one in reached)
-        told = ", ".join(f"{name} {asked.values[name]:.4g}" for name in self.search.metric)
+        told = ", ".join(f"{name} {asked.values[name]:.4g}" for name in KNOWN_AT_RUNGS if name in self.search.metric)
         write_pruned(
             self.config,
             trial.config["params"],
@@ -59,8 +59,8 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # ray has no types
             known={
                 "val_top1": asked.values["val_top1"],
                 "search_epochs": asked.epoch,
-                "seconds": result["time_total_s"],
-                "gpu_hours": self.config.resources.gpus_per_trial * result["time_total_s"] / 3600,
+                "seconds": result["seconds"],
+                "gpu_hours": self.config.resources.gpus_per_trial * result["seconds"] / 3600,
                 **{f"parent_{name}": value for name, value in self.parent.items()},
             },
         )

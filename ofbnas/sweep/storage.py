@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from ofbnas.config import StudyConfig
 from ofbnas.config.storage import EXPECTED, PASSWORD, file_of, is_sqlite, is_url, shown, variable_of
-from ofbnas.errors import InputError
+from ofbnas.errors import InputError, causes
 
 CONNECT_TIMEOUT = 10  # seconds
 DRIVERS = ("psycopg", "psycopg2", "pymysql", "mysqldb")  # which take it as connect_timeout
@@ -124,9 +124,7 @@ def _libpq_knows(url: URL) -> bool:
 
 def _database_error(error: BaseException | None) -> SQLAlchemyError | None:
     """What a database's driver raised, among what Optuna and Tune made of it."""
-    while error is not None and not isinstance(error, SQLAlchemyError):
-        error = error.__cause__ or error.__context__
-    return error
+    return next((cause for cause in causes(error) if isinstance(cause, SQLAlchemyError)), None)
 
 
 def _first_line(error: BaseException) -> str:

@@ -22,7 +22,7 @@ import torch
 from ofbnas import table
 from ofbnas.config import StudyConfig
 from ofbnas.cost import cost_of, sizes_of
-from ofbnas.errors import InputError
+from ofbnas.errors import InputError, TransferError, causes
 from ofbnas.parent import Parent, data_of, trained_parent, untrained_parent
 from ofbnas.plan import check_budgets
 from ofbnas.study_file import dump_study
@@ -68,7 +68,7 @@ def run_study(config: StudyConfig, folder: Path, view: View, address: str | None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     changes(config, folder)  # refused before anything is spent
     _check_reach(config)
-    data = data_of(config).to("cuda" if torch.cuda.is_available() else "cpu")
+    data = data_of(config)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(str(folder / ".lock"), timeout=0), log_to(folder / LOG), readable(config):
@@ -129,9 +129,12 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
             try:
                 tuner.fit()
             except Exception as error:
-                if not is_full(error):
+                if is_full(error):
+                    end.say_full(folder)
+                elif lost := next((cause for cause in causes(error) if isinstance(cause, TransferError)), None):
+                    end.say(lost)
+                else:
                     raise
-                end.say_full(folder)
     done = table.num_rows(folder)
     end.check(done, wanted)
     if search.storage is not None and done >= wanted:
@@ -141,12 +144,16 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
 
 def _parent(config: StudyConfig, data: Any, view: View) -> Parent:
     """The trained parent, on the CPU."""
-    epochs = config.pretrain.epochs if config.pretrain else 0
+    epochs, data = config.pretrain.epochs if config.pretrain else 0, data.to(_device())
     parent = trained_parent(config, data, on_epoch=lambda epoch, _: view.parent(epoch, epochs))
     accuracy = evaluate(parent.model.to(data.device), data.test)
     parent.model.cpu()
     log.info("parent %s: top-1 %.2f %% on the test split", config.model.name, accuracy.top1)
     return parent
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _scheduler(config: StudyConfig, search: StudySearch, parent: Parent) -> RungScheduler | None:

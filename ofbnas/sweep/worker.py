@@ -159,15 +159,16 @@ def trainable(
         if not work.over():
             with others(work.run, parent, workers, cpus, gpus):
                 work.run(0, parent, report, on_rung)
-    except (TransferError, WorkerLostError):  # nothing is wrong with the trial: it is started again
-        raise
-    except Exception as error:  # whatever else a trial dies of is its row's reason, and the others go on
+    except Exception as error:
         if is_full(error):
             tell("full", place=ray.util.get_node_ip_address())
             return
-        with work.placed() as place:
-            log.exception("trial %d failed", work.trial)
-            work.fail(place, f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
+        if isinstance(error, TransferError | WorkerLostError):  # nothing is wrong with the trial: it is started again
+            raise
+        if not work.over():  # whatever else a trial dies of is its row's reason, and the others go on
+            with work.placed() as place:
+                log.exception("trial %d failed", work.trial)
+                work.fail(place, f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
     tell("ended")
 
 
