@@ -82,6 +82,15 @@ def total_(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def from_first(value: bytes | None) -> bytes | None:
+    """The first process' value, in every process."""
+    if not dist.is_initialized():
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0)
+    return held[0]
+
+
 @torch.no_grad()
 def average_(tensors: Iterable[Tensor]) -> None:
     """Put the mean over all processes into each tensor; they travel together."""

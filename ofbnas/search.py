@@ -17,7 +17,7 @@ from ofbnas.data import Data
 from ofbnas.searcher import OnRung, Searcher
 from ofbnas.subnet import Architecture, Subnet
 from ofbnas.teacher import Teacher
-from ofbnas.training import OnEpoch, load_checkpoint, say_goes_on
+from ofbnas.training import OnEpoch, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,8 @@ def search(
         NotFiniteError: A loss became NaN or infinite.
     """
     run = Searcher(model, data, config, list(axes_of(model) if axes is None else axes), seed, teacher)
-    if checkpoint is not None and checkpoint.is_file():
-        run.load_state(load_checkpoint(checkpoint, run.settings, run.device))
-        say_goes_on(checkpoint, run.epoch)
+    if (state := load_checkpoint(checkpoint, run.settings, run.device)) is not None:
+        run.load_state(state)
     run.train(on_epoch, checkpoint, rungs, on_rung)
     learner = run.learner
     sizes = {axis.name: axis.size for axis in learner.supernet.axes}

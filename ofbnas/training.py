@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -79,15 +80,13 @@ def fit(
     descent.add(weights_optimizer(model, config), config)
     optimizer, first, settings = descent.optimizers[0], 0, repr((config, seed))
     average = Average(config.ema, dict(model.named_parameters())) if config.ema is not None else None
-    if checkpoint is not None and checkpoint.is_file():
-        state = load_checkpoint(checkpoint, settings, device)
+    if (state := load_checkpoint(checkpoint, settings, device)) is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         descent.scaler.load_state_dict(state["scaler"])
         if average is not None:
             average.tensors = state["average"]
         first = state["epoch"]
-        say_goes_on(checkpoint, first)
     forward = Passes(model)
     run: Any = torch.compile(forward) if config.compile else forward
     mean = Mean()
@@ -185,21 +184,24 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], settings: str) -> None
         beside.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path, settings: str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint, without pickle's code.
+def load_checkpoint(path: Path | None, settings: str, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """Read a checkpoint, without pickle's code; None where there is none.
+
+    The first process reads it for all: another machine may not see the file yet, or at all.
 
     Raises:
         InputError: It belongs to a run with other settings.
     """
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    there = path is not None and parallel.shard().rank == 0 and path.is_file()
+    content = parallel.from_first(path.read_bytes() if there and path is not None else None)
+    if content is None or path is None:
+        return None
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     if state.pop("settings") != settings:
         raise InputError(f"{path}: was left by a run with other settings; delete it, or go on with the same settings")
+    if "epoch" in state:
+        log.info("%s: %s goes on after epoch %d", path.parent.name, path.stem, state["epoch"])
     return state
-
-
-def say_goes_on(path: Path, epoch: int) -> None:
-    """Log that a run goes on from its checkpoint."""
-    log.info("%s: %s goes on after epoch %d", path.parent.name, path.stem, epoch)
 
 
 class Mean:

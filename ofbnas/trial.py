@@ -173,7 +173,7 @@ class _Clock:
 
     def __init__(self, file: Path) -> None:
         self.file, self.started = file, time.monotonic()
-        self.before: float = load_checkpoint(file, self.settings)["seconds"] if file.is_file() else 0.0
+        self.before: float = (load_checkpoint(file, self.settings) or {"seconds": 0.0})["seconds"]
 
     def seconds(self) -> float:
         """Time until now."""

@@ -6,14 +6,19 @@ import errno
 import os
 import subprocess
 
+import pyarrow as pa
 import pytest
+import torch
+from safetensors.torch import save_file
 from test_cli import OFBNAS, STUDY
 from test_study import finish, rows, start, trials, wait, write
 
 import ofbnas
+from ofbnas import parquet
 from ofbnas.errors import DiskFullError
 from ofbnas.sweep.disk import EarlyEnd, is_full, size_of
 from ofbnas.sweep.storage import mend
+from ofbnas.training import save_checkpoint
 
 
 @pytest.fixture
@@ -40,17 +45,11 @@ def test_a_full_disk_is_known_by_its_number_or_its_words():
 
 def test_torch_parquet_and_safetensors_tell_a_full_disk(small_disk):
     """What writes a study's files really gives an error that is known for what it is, and leaves no part behind."""
-    import torch
-    from safetensors.torch import save_file
-
-    from ofbnas import parquet
-    from ofbnas.training import save_checkpoint
-
     large = {"x": torch.rand(2_000_000)}
     for write_large in (
         lambda: save_checkpoint(small_disk / "a" / "search.pt", large, ""),
         lambda: save_file(large, small_disk / "b.safetensors"),
-        lambda: parquet.write(__import__("pyarrow").table({"x": large["x"].numpy()}), small_disk / "c.parquet"),
+        lambda: parquet.write(pa.table({"x": large["x"].numpy()}), small_disk / "c.parquet"),
     ):
         with pytest.raises(Exception) as raised:
             write_large()
@@ -71,7 +70,7 @@ def test_the_budget_counts_all_files_of_a_study(tmp_path):
     (tmp_path / "subnets").mkdir()
     (tmp_path / "subnets" / "weights").write_bytes(bytes(3_000_000))
     for limit, over in ((None, False), (0.004, False), (0.002, True)):
-        end = EarlyEnd(tmp_path, limit)
+        end = EarlyEnd(tmp_path, None, limit)
         assert not end.stop_all() and not end("1", {"phase": "ended"})
         assert end.stop_all() == over
     with pytest.raises(DiskFullError, match=r"after 1 of 3 trials: .*0.003 GB of the 0.002 GB that resources.disk_gb"):

@@ -87,7 +87,7 @@ def test_trials_span_nodes_survive_the_loss_of_a_worker_and_are_stopped_early(no
     file, out = write(tmp_path, search=STUDY["search"] | {"epochs": 30}, sweep=sweep), tmp_path / "out"
     spread = ["resources.workers_per_trial=2", "resources.cpus_per_trial=2", "resources.storage_path=s3://studies/two"]
     err = finish(start(nodes, file, out, *spread), code=2)
-    assert "a trial needs 2 CPUs and 0 GPUs on one node; the largest node has 1 and 0" in err
+    assert "a trial needs 2 CPUs on one node; the largest node has 1:" in err
     study = start(nodes, file, out, *spread, "resources.span_nodes=true")
     wait(lambda: checkpoints(bucket))
     ranks = [pid for node in (1, 2) for pid, line in nodes.processes(node).items() if "ray::_Rank" in line]

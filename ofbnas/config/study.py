@@ -77,10 +77,12 @@ class ResourcesConfig(Section):
     """A folder, or s3://BUCKET/PREFIX or the like, that all nodes reach: checkpoints and results go through it. By
     default all nodes have to see the study's own folder."""
     disk_gb: PositiveFloat | None = None
-    """The study stops when its folder has grown to this."""
+    """The study stops when its folder and what it has in the shared storage have grown to this."""
 
     @model_validator(mode="after")
     def _gives_each_worker_one_gpu(self) -> Self:
+        if self.span_nodes and self.workers_per_trial == 1:
+            raise ValueError("span_nodes is for trials of several workers; give workers_per_trial, or leave it out")
         gpus, workers = self.gpus_per_trial, self.workers_per_trial
         if gpus > workers:
             raise ValueError(f"gpus_per_trial is {gpus:g}, but a worker uses one; give as many workers_per_trial")

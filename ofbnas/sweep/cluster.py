@@ -95,7 +95,7 @@ def _check_listens(address: str) -> None:
     if not host or not port.isdecimal():
         raise InputError(f"--address {address}: expected auto or HOST:PORT, such as 10.0.0.1:6379")
     try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise InputError(
             f"--address {address}: nothing answers there ({error}); expected the address that "
@@ -165,20 +165,23 @@ def trials_at_a_time(config: StudyConfig, cluster: list[Node]) -> int:
         fits = sum(workers // resources.workers_per_trial for workers in room)
     if fits:
         return fits
-    needs = f"{resources.cpus_per_trial:g} CPUs and {resources.gpus_per_trial:g} GPUs"
-    largest = max(cluster, key=lambda node: (node.gpus, node.cpus) if resources.gpus_per_trial else (node.cpus, 0))
-    has = f"{largest.cpus:g} and {largest.gpus:g}"
-    if resources.span_nodes:
-        total = f"{sum(node.cpus for node in cluster):g} and {sum(node.gpus for node in cluster):g}"
-        raise InputError(
-            f"a trial needs {needs}, {resources.workers_per_trial} workers of them; all nodes together have {total}, "
-            "and a worker lies on one: lower resources.cpus_per_trial or gpus_per_trial"
-        )
-    spans = ", or let it span nodes with resources.span_nodes" if resources.workers_per_trial > 1 else ""
-    raise InputError(
-        f"a trial needs {needs} on one node; the largest node has {has}: lower resources.cpus_per_trial or "
-        f"gpus_per_trial{spans}"
-    )
+    raise InputError(_why_none(config, cluster))
+
+
+def _why_none(config: StudyConfig, cluster: list[Node]) -> str:
+    """Why no trial fits."""
+    resources = config.resources
+    wanted = {"GPUs": (resources.gpus_per_trial, "gpus"), "CPUs": (resources.cpus_per_trial, "cpus")}
+    lower = "lower resources.cpus_per_trial or gpus_per_trial"
+    for what, (needs, name) in wanted.items():
+        have = [float(getattr(node, name)) for node in cluster]
+        if resources.span_nodes and needs > sum(have):
+            return f"a trial needs {needs:g} {what}; all nodes together have {sum(have):g}: {lower}"
+        if not resources.span_nodes and needs > max(have):
+            spans = ", or let it span nodes with resources.span_nodes" if resources.workers_per_trial > 1 else ""
+            return f"a trial needs {needs:g} {what} on one node; the largest node has {max(have):g}: {lower}{spans}"
+    both = f"{resources.gpus_per_trial:g} GPUs and {resources.cpus_per_trial:g} CPUs"
+    return f"a trial needs {both}, and no nodes have both for all of its workers: {lower}"
 
 
 def diagnose(config: StudyConfig | None, folder: Path | None, address: str | None) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from typing import Any
 
 from ofbnas.errors import DiskFullError, TransferError, causes
 from ofbnas.sweep.ray_quietly import tune
+from ofbnas.sweep.shared import SharedStorage
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 SAYS = ("No space left on device", "Disk quota exceeded")  # torch and safetensors give no number
-LOOK_EVERY = 10.0  # seconds between two looks at the folder's size
+LOOK_EVERY = 5.0  # seconds between two looks at the folder's size
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -42,8 +43,15 @@ class EarlyEnd(tune.Stopper):  # type: ignore[misc]  # ray has no types
         why: What the study ends with, or None.
     """
 
-    def __init__(self, folder: Path, limit_gb: float | None) -> None:
-        self.folder, self.limit_gb = folder, limit_gb
+    def __init__(self, folder: Path, storage: SharedStorage | None, limit_gb: float | None) -> None:
+        """Watch a study.
+
+        Args:
+            folder: Its folder.
+            storage: Its shared storage, which counts as well.
+            limit_gb: What both together may hold, 10^9 bytes.
+        """
+        self.folder, self.storage, self.limit_gb = folder, storage, limit_gb
         self.why: DiskFullError | TransferError | None = None
         self.looked = -LOOK_EVERY
 
@@ -51,7 +59,7 @@ class EarlyEnd(tune.Stopper):  # type: ignore[misc]  # ray has no types
         """Look whether there is room; no trial is ended alone."""
         if result.get("phase") == "full":
             self.say_full(result["place"])
-        elif time.monotonic() - self.looked >= LOOK_EVERY or result.get("phase") == "ended":
+        elif time.monotonic() - self.looked >= LOOK_EVERY:
             self.look()
         return False
 
@@ -66,13 +74,12 @@ class EarlyEnd(tune.Stopper):  # type: ignore[misc]  # ray has no types
     def look(self) -> None:
         """End the study if its folder is as large as it may be."""
         self.looked = time.monotonic()
-        if self.limit_gb is not None and (size := size_of(self.folder) / 1e9) >= self.limit_gb:
-            self.say(
-                DiskFullError(
-                    f"its folder holds {size:.3g} GB of the {self.limit_gb:g} GB that resources.disk_gb allows; raise "
-                    "it, or make room"
-                )
-            )
+        if self.limit_gb is None:
+            return
+        size = (size_of(self.folder) + (0 if self.storage is None else self.storage.size())) / 1e9
+        if size >= self.limit_gb:
+            allowed = f"the {self.limit_gb:g} GB that resources.disk_gb allows"
+            self.say(DiskFullError(f"it holds {size:.3g} GB of {allowed}; raise it, or make room"))
 
     def say_full(self, place: object) -> None:
         """End the study: a disk is full."""

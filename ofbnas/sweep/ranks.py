@@ -16,6 +16,7 @@ from ofbnas import parallel
 from ofbnas.sweep.ray_quietly import ray
 
 Run = Callable[[int, Any], None]  # a worker's number, and what all are given
+NODE_GRACE = 60.0  # seconds that Ray has to notice that a node is gone
 GRACE = 20.0  # seconds that the first worker has to notice by itself that it has lost another
 
 
@@ -98,13 +99,16 @@ def _use_rays_network() -> str:
 
 def _cause(runs: list[Any], error: Exception) -> Exception:
     """What an error of the first worker comes from: it is often the first to hear of another's end."""
-    ended, _ = ray.wait(runs, num_returns=len(runs), timeout=GRACE / 2)
+    # Torch has only RuntimeError for a connection that ended, which is what a worker sees of another that failed.
+    of_connection = type(error) is RuntimeError or isinstance(error, dist.DistError)
+    ended, open_ = ray.wait(runs, num_returns=len(runs), timeout=NODE_GRACE if of_connection else GRACE / 2)
     found = [failed for run in ended if (failed := _failure(run)) is not None]
     for other in found:
         if not isinstance(other, ray.exceptions.RayTaskError):
             return WorkerLostError(f"a worker of the trial was lost ({type(other).__name__})")
     causes = [other.cause for other in found if isinstance(other.cause, Exception)]
-    # Torch has only RuntimeError for a connection that ended, which is what the others see of the one that failed.
+    if of_connection and open_:
+        return WorkerLostError(f"a worker of the trial cannot be reached ({error})")
     told = [cause for cause in causes if type(cause) is not RuntimeError and not isinstance(cause, dist.DistError)]
     return told[0] if told else error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import fsspec
+import psutil
 import pyarrow as pa
 
 from ofbnas import parquet, table
@@ -84,6 +86,11 @@ class SharedStorage:
         with self._held():
             return bool(self.files.exists(f"{self._place('results', trial)}/{_row(trial).as_posix()}"))
 
+    def size(self) -> int:
+        """Bytes of all that the study left."""
+        with self._held():
+            return int(self.files.du(self.root)) if self.files.exists(self.root) else 0
+
     def check(self, name: str) -> None:
         """Write, read and remove a small file.
 
@@ -132,20 +139,22 @@ class SharedStorage:
 
 
 @contextmanager
-def workplace(folder: Path, storage: SharedStorage | None, trial: int, rank: int = 0) -> Iterator[Path]:
+def workplace(folder: Path, storage: SharedStorage | None, trial: int) -> Iterator[Path]:
     """Where a trial works: the study's folder, or one of this node that begins with the trial's checkpoints.
 
     Args:
         folder: The study's.
         storage: Where checkpoints lie, if nodes do not share the folder.
         trial: Its number.
-        rank: Of the process among those of the trial.
     """
     if storage is None:
         yield folder
         return
-    key = f"ofbnas-{Path(storage.root).name}-{trial}-{rank}"
-    own = Path(tempfile.gettempdir()) / key  # the same again, so that a killed process leaves nothing for long
+    begins = f"ofbnas-{Path(storage.root).name}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{begins}*"):
+        if not psutil.pid_exists(int(left.name.rpartition("-")[2])):  # a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+    own = Path(tempfile.gettempdir()) / f"{begins}{trial}-{os.getpid()}"
     shutil.rmtree(own, ignore_errors=True)
     place = own / folder.name
     place.mkdir(parents=True)

@@ -83,7 +83,8 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
     changed = changes(config, folder)
     if before >= wanted and not changed and not has_running(config, folder):
         return _outcome(folder, before, wanted)
-    search, end = StudySearch(config, folder), EarlyEnd(folder, config.resources.disk_gb)
+    search = StudySearch(config, folder)
+    end = EarlyEnd(folder, search.storage, config.resources.disk_gb)
     for change in changed:
         log.info("%s: %s", folder, change)
     beside = folder / "study.yaml.writing"

@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,8 +91,8 @@ class Work:
                 keep(place, storage, self.trial)
             report(phase, epoch, epochs)
 
-        with self.placed(rank) as place:
-            log.info("trial %d: worker %d runs on %s", self.trial, rank, ray.util.get_node_ip_address())
+        with self.placed() if rank == 0 else nullcontext(Path(self.folder)) as place:  # others write nothing
+            log.info("trial %d runs on %s", self.trial, ray.util.get_node_ip_address())
             gpus = config.resources.gpus_per_trial
             run_trial(config, self.params, self.trial, place, data, parent, keep_and_report, gpus, on_rung)
             if rank == 0:
@@ -110,9 +110,9 @@ class Work:
         return table.has_row(Path(self.folder), self.trial)
 
     @contextmanager
-    def placed(self, rank: int = 0) -> Iterator[Path]:
+    def placed(self) -> Iterator[Path]:
         """The folder to work in, with a log there."""
-        with workplace(Path(self.folder), self._shared(), self.trial, rank) as place, log_to(place / LOG):
+        with workplace(Path(self.folder), self._shared(), self.trial) as place, log_to(place / LOG):
             yield place
 
     def _shared(self) -> SharedStorage | None:
