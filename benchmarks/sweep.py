@@ -31,8 +31,8 @@ import optuna
 import torch
 
 from ofbnas.config import StudyConfig
+from ofbnas.ledger.points import draw
 from ofbnas.parent import data_of, trained_parent
-from ofbnas.sweep.points import draw
 from ofbnas.sweep.ray_quietly import ray, tune
 from ofbnas.sweep.sampling import StudySearch, sampler_of
 from ofbnas.sweep.study import run_study

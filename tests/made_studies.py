@@ -11,10 +11,10 @@ import optuna
 from conftest import DIGITS
 from optuna.trial import TrialState
 
+from ofbnas.ledger.journal import read_journal
+from ofbnas.ledger.storage import storage_of
 from ofbnas.report import contents, study_of, write_page
 from ofbnas.study_file import dump_study, load_study
-from ofbnas.sweep.journal import read_journal
-from ofbnas.sweep.storage import storage_of
 from ofbnas.table import nested, write_history, write_row
 
 NAN = "NotFiniteError: the loss became NaN in search, step 12"

@@ -16,8 +16,8 @@ from test_study import finish, rows, start, trials, wait, write
 import ofbnas
 from ofbnas import parquet
 from ofbnas.errors import DiskFullError
+from ofbnas.ledger.storage import mend
 from ofbnas.sweep.disk import EarlyEnd, is_full, size_of
-from ofbnas.sweep.storage import mend
 from ofbnas.training import save_checkpoint
 
 

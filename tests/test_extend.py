@@ -12,10 +12,10 @@ from test_table import row
 
 from ofbnas.config import FinetuneConfig, StudyConfig, SweepConfig
 from ofbnas.errors import InputError
+from ofbnas.ledger.extend import changes, rule_of
+from ofbnas.ledger.storage import storage_of
 from ofbnas.study_file import dump_study
-from ofbnas.sweep.extend import changes, rule_of
 from ofbnas.sweep.sampling import StudySearch
-from ofbnas.sweep.storage import storage_of
 from ofbnas.table import read_row, write_row
 
 SHARE, WEIGHT = "search.budget.gmacs_share", "search.pmim.weight"

@@ -17,9 +17,9 @@ from made_studies import PARENTS, add, beats_of, begin, failed_row, finished, jo
 
 from ofbnas.errors import InputError
 from ofbnas.front import front
+from ofbnas.ledger.journal import MIN_TRIALS, importance, read_journal
 from ofbnas.report import contents, page, stamp, study_of, write_page
 from ofbnas.study_file import load_study
-from ofbnas.sweep.journal import MIN_TRIALS, importance, read_journal
 from ofbnas.table import nested, read_table, write_history, write_row
 
 OFBNAS = Path(sys.executable).parent / "ofbnas"

@@ -10,9 +10,9 @@ from conftest import DIGITS
 from test_table import row
 
 from ofbnas.errors import InputError
+from ofbnas.ledger.storage import storage_of
 from ofbnas.study_file import load_study
 from ofbnas.sweep.sampling import StudySearch
-from ofbnas.sweep.storage import storage_of
 from ofbnas.table import write_row
 
 PARAMS = {

@@ -25,11 +25,11 @@ from test_table import row
 import ofbnas
 from ofbnas.config.storage import located
 from ofbnas.errors import InputError
+from ofbnas.ledger.journal import read_journal
+from ofbnas.ledger.storage import check_storage, storage_of
 from ofbnas.report import stamp
 from ofbnas.study_file import dump_study, load_study
-from ofbnas.sweep.journal import read_journal
 from ofbnas.sweep.sampling import StudySearch
-from ofbnas.sweep.storage import check_storage, storage_of
 from ofbnas.table import read_row, write_row
 
 KINDS = ["default", "journal", "sqlite", "postgresql"]
@@ -226,7 +226,7 @@ def test_a_served_report_looks_again_when_a_trial_begins(storage, tmp_path, monk
 
 @pytest.mark.parametrize("storage", ["postgresql"], indirect=True)
 def test_a_server_that_goes_away_is_told_in_a_line(storage, tmp_path, monkeypatch):
-    from ofbnas.sweep.storage import readable
+    from ofbnas.ledger.storage import readable
 
     study = config(storage=storage)
     search = StudySearch(study, tmp_path)

@@ -169,8 +169,8 @@ def report(
     Example: ofbnas study report runs/digits --serve
     """
     from ofbnas.errors import InputError
+    from ofbnas.ledger.journal import read_journal
     from ofbnas.report import Server, contents, stamp, study_of, write_page
-    from ofbnas.sweep.journal import read_journal
 
     def found() -> dict[str, Any]:
         config = study_of(folder)

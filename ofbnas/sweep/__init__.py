@@ -1,1 +1,1 @@
-"""A study: Optuna samples trials, Ray Tune runs them. Only this package knows either."""
+"""A study on Ray: Tune runs the trials that the ledger has. Only this package knows Ray."""

@@ -17,10 +17,10 @@ import yaml
 
 from ofbnas.config import StudyConfig
 from ofbnas.errors import InputError, TransferError
+from ofbnas.ledger.storage import check_storage
 from ofbnas.study_file import PATHS, dump_study
 from ofbnas.sweep.ray_quietly import OWN_TOKEN, ray, tune
 from ofbnas.sweep.shared import SharedStorage
-from ofbnas.sweep.storage import check_storage
 from ofbnas.trial import versions
 
 CONNECT_SECONDS = 5.0

@@ -12,12 +12,12 @@ from optuna.trial import TrialState
 from ofbnas import table
 from ofbnas.config import StudyConfig, SweepConfig
 from ofbnas.errors import InputError
-from ofbnas.sweep.points import draw
+from ofbnas.ledger.points import draw
+from ofbnas.ledger.record import bring_in_line, find_study, identity_of, told
+from ofbnas.ledger.storage import storage_of
 from ofbnas.sweep.ray_quietly import OptunaSearch
-from ofbnas.sweep.record import bring_in_line, find_study, identity_of, told
 from ofbnas.sweep.rungs import Reached
 from ofbnas.sweep.shared import SharedStorage, collect, drop_incoming
-from ofbnas.sweep.storage import storage_of
 from ofbnas.trial import drop_checkpoints, write_failure
 
 

@@ -23,17 +23,17 @@ from ofbnas import table
 from ofbnas.config import StudyConfig
 from ofbnas.cost import cost_of, sizes_of
 from ofbnas.errors import InputError, TransferError, causes
+from ofbnas.ledger.extend import changes
+from ofbnas.ledger.storage import mend, readable
 from ofbnas.parent import Parent, data_of, trained_parent, untrained_parent
 from ofbnas.plan import check_budgets
 from ofbnas.study_file import dump_study
 from ofbnas.sweep.cluster import connected, placement, ready
 from ofbnas.sweep.disk import EarlyEnd, is_full
-from ofbnas.sweep.extend import changes
 from ofbnas.sweep.ray_quietly import tune
 from ofbnas.sweep.sampling import StudySearch, has_running
 from ofbnas.sweep.shared import LOG
 from ofbnas.sweep.stopping import RungScheduler
-from ofbnas.sweep.storage import mend, readable
 from ofbnas.sweep.worker import REPORTS_PER_SECOND, Tell, View, log, log_to, trainable
 from ofbnas.training import evaluate
 from ofbnas.trial import versions

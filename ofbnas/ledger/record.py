@@ -21,9 +21,9 @@ from ofbnas import table
 from ofbnas.config import StudyConfig
 from ofbnas.config.storage import file_of, shown
 from ofbnas.errors import InputError
+from ofbnas.ledger.extend import WAY_OUT, changes, check_begun
+from ofbnas.ledger.points import draw, grid_points
 from ofbnas.study_file import load_study
-from ofbnas.sweep.extend import WAY_OUT, changes, check_begun
-from ofbnas.sweep.points import draw, grid_points
 
 OWNER, WRITTEN_BY = "ofbnas_folder", "ofbnas_settings"  # attributes of Optuna's study
 ID_FILE = ".study-id"  # in folders whose study lies elsewhere

@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ofbnas.config import StudyConfig
 from ofbnas.config.storage import file_of
-from ofbnas.sweep.record import find_study
-from ofbnas.sweep.storage import readable, storage_of
+from ofbnas.ledger.record import find_study
+from ofbnas.ledger.storage import readable, storage_of
 
 MIN_TRIALS = 8  # complete ones; importances from fewer say nothing
 
