@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -329,7 +330,7 @@ def _probe(study: str | None, folder: str | None, storage: str | None, mark: str
             SharedStorage(storage).check(mark)
         except (InputError, TransferError) as error:
             problems.append(f"cannot use {error}")
-    free = shutil.disk_usage(Path(os.environ.get("TMPDIR", "/tmp"))).free / 1e9
+    free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
     return {"versions": versions(), "disk_free_gb": round(free, 1), "problems": problems}
 
 

@@ -91,7 +91,7 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
     beside.write_text(_header() + dump_study(config), encoding="utf-8")
     beside.replace(folder / "study.yaml")
     if (before := table.num_rows(folder)) >= wanted:
-        return _outcome(folder, before, wanted)
+        return _ended(search, before, wanted)
     end.look()
     end.check(before, wanted)
     with connected(address), _interrupts():
@@ -136,11 +136,16 @@ def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, addres
                     end.say(lost)
                 else:
                     raise
-    done = table.num_rows(folder)
-    end.check(done, wanted)
-    if search.storage is not None and done >= wanted:
+    end.check(table.num_rows(folder), wanted)
+    return _ended(search, before, wanted)
+
+
+def _ended(search: StudySearch, before: int, wanted: int) -> Outcome:
+    """How a run ended; a study that is finished leaves nothing in the shared storage."""
+    outcome = _outcome(search.folder, before, wanted)
+    if search.storage is not None and outcome.done >= wanted:
         search.storage.drop_all()
-    return _outcome(folder, before, wanted)
+    return outcome
 
 
 def _parent(config: StudyConfig, data: Any, view: View) -> Parent:
