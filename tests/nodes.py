@@ -59,8 +59,8 @@ class Cluster:
     def start(self) -> None:
         self._ray("head", "--head", "--port", self.port, "--num-cpus", 0, "--include-dashboard=false")
 
-    def add(self, number: int, cpus: int = 1) -> None:
-        """Start a worker node."""
+    def add(self, number: int, hidden: Path | None = None, **env: str) -> None:
+        """Start a worker node; it does not see what lies in a hidden folder, and may have more in its environment."""
         name = f"{self.name}n{number}"
         self.hosts[number] = self.host
         if self.namespaces:
@@ -73,13 +73,17 @@ class Cluster:
                 run("ip", "-n", name, "addr", "add", f"{self.hosts[number]}/24", "dev", f"{name}e")
                 run("ip", "-n", name, "link", "set", f"{name}e", "up")
                 run("ip", "-n", name, "link", "set", "lo", "up")
-        self._ray(number, "--address", self.address, "--num-cpus", cpus)
+        self._ray(number, "--address", self.address, "--num-cpus", 1, hidden=hidden, env=env)
 
-    def _ray(self, node: int | str, *args: object) -> None:
+    def _ray(
+        self, node: int | str, *args: object, hidden: Path | None = None, env: dict[str, str] | None = None
+    ) -> None:
         inside = ["ip", "netns", "exec", f"{self.name}n{node}"] if self.namespaces and node != "head" else []
+        if hidden is not None:  # `ip netns exec` gives its command mounts of its own
+            inside += ["sh", "-c", f'mount -t tmpfs none {hidden} && exec "$@"', "sh"]
         host = self.hosts.get(node, self.host)
         mark = {"OFBNAS_TEST_NODE": f"{self.name}-{node}"}
-        run(*inside, BIN / "ray", "start", "--node-ip-address", host, *args, env=self.env | mark)
+        run(*inside, BIN / "ray", "start", "--node-ip-address", host, *args, env=self.env | mark | (env or {}))
 
     def processes(self, node: int | str) -> dict[int, str]:
         """Command lines of a node's processes by their number."""

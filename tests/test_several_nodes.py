@@ -125,6 +125,28 @@ def test_what_is_wrong_is_told_before_anything_is_spent(nodes, bucket, tmp_path)
     assert "has another token: set RAY_AUTH_MODE=token" in err and len(err.splitlines()) == 1
 
 
+def test_a_node_without_the_data_the_folder_and_the_versions_is_told(nodes, tmp_path):
+    if not nodes.namespaces:
+        pytest.skip("a node that sees other files needs namespaces, which need root")
+    here, other = tmp_path / "here", tmp_path / "other" / "timm-0.0.1.dist-info"
+    (here / "images").mkdir(parents=True)
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: timm\nVersion: 0.0.1\n")
+    file = write(here, data={"name": "folder", "path": str(here / "images"), "num_classes": 10})
+    nodes.add(3, hidden=here, PYTHONPATH=os.pathsep.join([str(other.parent), nodes.env.get("PYTHONPATH", "")]))
+    asked = subprocess.run(
+        [OFBNAS, "doctor", "--json", file, "--output", here / "out", "--address", nodes.address],
+        capture_output=True, text=True, check=False, timeout=300, env=nodes.env,
+    )  # fmt: skip
+    nodes.kill(3)
+    problems = "\n".join(json.loads(asked.stdout)["problems"])
+    assert asked.returncode == 1
+    assert f"{nodes.hosts[3]}: data.path {here}/images is not there" in problems
+    assert f"{nodes.hosts[3]}: does not see {here}/out" in problems
+    assert f"{nodes.hosts[3]}: has timm 0.0.1, this process {version('timm')}" in problems
+    assert all(line.startswith(nodes.hosts[3]) for line in problems.splitlines()), "the others have all of it"
+
+
 @pytest.mark.parametrize(("address", "says"), [("here", "HOST:PORT"), ("127.0.0.1:1", "nothing answers there")])
 def test_an_address_without_a_cluster_is_told(address, says, tmp_path):
     asked = subprocess.run(
