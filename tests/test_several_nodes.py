@@ -82,8 +82,10 @@ def test_a_node_and_the_driver_are_killed_and_the_study_ends_as_if_nothing_had_h
 
 
 def test_trials_span_nodes_survive_the_loss_of_a_worker_and_are_stopped_early(nodes, bucket, tmp_path):
+    """The second trial costs more than the first, so it adds less to the hypervolume, and one of two may go on."""
     stopping = {"method": "front", "eta": 4, "first_rung": 1}
-    sweep = STUDY["sweep"] | {"n_trials": 3, "early_stopping": stopping}
+    shares = [{"search.budget.gmacs_share": share} for share in (0.3, 0.8)]
+    sweep = STUDY["sweep"] | {"n_trials": 2, "start": shares, "early_stopping": stopping}
     file, out = write(tmp_path, search=STUDY["search"] | {"epochs": 30}, sweep=sweep), tmp_path / "out"
     spread = ["resources.workers_per_trial=2", "resources.cpus_per_trial=2", "resources.storage_path=s3://studies/two"]
     err = finish(start(nodes, file, out, *spread), code=2)
@@ -94,7 +96,7 @@ def test_trials_span_nodes_survive_the_loss_of_a_worker_and_are_stopped_early(no
     assert len(ranks) == 1, "the first worker is the trial's own process"
     os.kill(ranks[0], signal.SIGKILL)
     finish(study)
-    assert set(ofbnas.read_table(out)["status"]) == {"complete", "pruned"}, "some are stopped"
+    assert ofbnas.read_table(out)["status"].tolist() == ["complete", "pruned"]
     assert not bucket.find("studies")
     assert "goes on after epoch" in (out / "study.log").read_text()
 

@@ -71,7 +71,7 @@ UNTRUE = {
     "an accuracy of 101": ({"top1": 101.0}, "has top1 101.0, expected 0 to 100"),
     "a negative cost": ({"gmacs": -1.0}, "has gmacs -1.0, expected above 0"),
     "an infinite time": ({"seconds": float("inf")}, "has seconds inf, expected 0 or more"),
-    "another status": ({"status": "great"}, "has status 'great', expected complete or failed"),
+    "another status": ({"status": "great"}, "has status 'great', expected complete, failed or pruned"),
     "another cost": ({"gmacs": 1.0}, "says gmacs 1, but its sizes cost 0.000"),
     "another number of parameters": ({"params": 5}, "says params 5, but its sizes cost"),
     "another id": ({"arch_id": "0" * 12}, "has the id 000000000000, but its model and sizes make"),

@@ -232,13 +232,12 @@ def test_a_study_is_extended_by_more_trials_more_epochs_and_other_objectives(tmp
     assert load_study(out / "study.yaml").search.epochs == 6
 
 
-def test_trials_of_two_workers_are_stopped_early_and_a_killed_study_keeps_its_rungs(tmp_path):
+def test_trials_are_stopped_early_and_a_killed_study_keeps_its_rungs(tmp_path):
     stopping = {"method": "front", "eta": 4, "first_rung": 1}
     file = write(
         tmp_path,
         search=STUDY["search"] | {"epochs": 20},
         sweep=STUDY["sweep"] | {"n_trials": 6, "early_stopping": stopping},
-        resources={"workers_per_trial": 2, "cpus_per_trial": 2},
     )
     out = tmp_path / "out"
     study = start(file, out)
