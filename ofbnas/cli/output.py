@@ -18,7 +18,7 @@ Address = Annotated[
     typer.Option(
         envvar="RAY_ADDRESS",
         metavar="HOST:PORT",
-        help='A running Ray cluster, or "auto" for that of this machine; by default a Ray of its own.',
+        help='A running Ray cluster to use, or "auto" for that of this machine; by default none.',
     ),
 ]
 MISSING = "-"
