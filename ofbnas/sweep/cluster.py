@@ -229,11 +229,12 @@ def ready(config: StudyConfig, folder: Path, storage: str | None, *, joined: boo
     """
     cluster = nodes()
     check_storage(config, len(cluster))
-    fits = trials_at_a_time(config, cluster)
+    trials_at_a_time(config, cluster)  # which need not be asked for anything where none fits
     if joined:
         examine(cluster, config, folder, storage)
         if problems := _told(cluster):
             raise InputError("the cluster is not ready: " + "; ".join(problems))
+    fits = trials_at_a_time(config, cluster)
     if storage is not None:  # which this process needs as well
         SharedStorage(storage).check(f"probe-{uuid.uuid4().hex}")
     return fits
@@ -243,7 +244,7 @@ def examine(cluster: list[Node], config: StudyConfig | None, folder: Path | None
     """Ask each node what it has, and write down in it why the study cannot run there.
 
     Args:
-        cluster: The nodes; those without room for a worker of the study are left out.
+        cluster: The nodes; those without room for a worker are not asked, and those that turn out to be dead go.
         config: The study, if there is one.
         folder: The study's; each node has to see it where there is no storage. Made for the time if need be.
         storage: Address of the study's shared storage.
@@ -259,6 +260,8 @@ def examine(cluster: list[Node], config: StudyConfig | None, folder: Path | None
             asked[reply].problems.append(f"did not answer within {ANSWER_SECONDS:g} s")
         for reply in answered:
             _note(asked[reply], reply, seen, mark)
+    alive = {node.id for node in nodes()}  # Ray takes a while to notice that one is gone
+    cluster[:] = [node for node in cluster if node.id in alive]
 
 
 @contextmanager
