@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,7 +64,6 @@ class Work:
         storage: Address of the study's shared storage, None where all nodes see the folder.
         trial: Number.
         params: Swept fields by dotted name, with this trial's values.
-        cpus: Of each worker, as are GPUs.
     """
 
     study: str
@@ -71,8 +71,17 @@ class Work:
     storage: str | None
     trial: int
     params: dict[str, Any]
-    cpus: float
-    gpus: float
+
+    @cached_property
+    def config(self) -> StudyConfig:
+        """The study."""
+        return StudyConfig.model_validate(yaml.safe_load(self.study))
+
+    def each(self) -> dict[str, float]:
+        """CPUs and GPUs of each worker."""
+        resources = self.config.resources
+        workers = resources.workers_per_trial
+        return {"cpus": resources.cpus_per_trial / workers, "gpus": resources.gpus_per_trial / workers}
 
     def run(
         self,
@@ -82,9 +91,9 @@ class Work:
         on_rung: OnRung = _say_nothing,
     ) -> None:
         """Run the trial to its row, alone or together with its other workers, of which only the first reports."""
-        config, storage = StudyConfig.model_validate(yaml.safe_load(self.study)), self._shared()
-        torch.set_num_threads(max(1, int(self.cpus)))
-        data = data_of(config).to(device_of(self.gpus))
+        config, storage, each = self.config, self._shared(), self.each()
+        torch.set_num_threads(max(1, int(each["cpus"])))
+        data = data_of(config).to(device_of(each["gpus"]))
 
         def keep_and_report(phase: str, epoch: int, epochs: int) -> None:
             if rank == 0:
@@ -100,7 +109,7 @@ class Work:
 
     def fail(self, place: Path, reason: str) -> None:
         """Write the row of a trial that failed."""
-        write_failure(StudyConfig.model_validate(yaml.safe_load(self.study)), self.params, self.trial, place, reason)
+        write_failure(self.config, self.params, self.trial, place, reason)
         deliver(place, self._shared(), self.trial)
 
     def over(self) -> bool:
@@ -137,10 +146,7 @@ def trainable(
         parent: The trained parent's tensors.
         report_every: Seconds between two reports of progress, at least.
     """
-    resources = StudyConfig.model_validate(yaml.safe_load(study)).resources
-    workers = resources.workers_per_trial
-    cpus, gpus = resources.cpus_per_trial / workers, resources.gpus_per_trial / workers
-    work = Work(study, folder, storage, config["trial"], config["params"], cpus, gpus)
+    work = Work(study, folder, storage, config["trial"], config["params"])
     last = 0.0
 
     def tell(phase: str, epoch: int = 0, epochs: int = 0, **more: object) -> None:
@@ -157,7 +163,7 @@ def trainable(
 
     try:
         if not work.over():
-            with others(work.run, parent, workers, cpus, gpus):
+            with others(work.run, parent, work.config.resources.workers_per_trial, **work.each()):
                 work.run(0, parent, report, on_rung)
     except Exception as error:
         if is_full(error):
