@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,9 +18,9 @@ from torch import nn
 from ofbnas.axes import Axis, Shares, axes
 from ofbnas.data import Data, load_data
 
-torch.set_num_threads(
-    1
-)  # models here are too small for more, and a busy machine would make threads wait for each other
+# Models here are too small for more threads, and a busy machine would make threads wait for each other.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "studies" / "digits.yaml"

@@ -6,25 +6,22 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from commands import PATIENCE, free_port
+
 BIN = Path(sys.executable).parent
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket() as found:
-        found.bind((host, 0))
-        return found.getsockname()[1]
-
-
 def run(*args: object, **more) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(arg) for arg in args], check=True, capture_output=True, text=True, timeout=120, **more)
+    return subprocess.run(
+        [str(arg) for arg in args], check=True, capture_output=True, text=True, timeout=PATIENCE, **more
+    )
 
 
 class Cluster:

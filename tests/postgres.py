@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,15 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from commands import PATIENCE, free_port
 
 PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))  # where Debian has them
 PASSWORD = "se/cr?t #1"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager
@@ -62,6 +56,6 @@ def postgres() -> Iterator[int]:
                 yield port
             finally:
                 server.send_signal(signal.SIGINT)  # its fast shutdown, whoever is still connected
-                server.communicate(timeout=60)
+                server.communicate(timeout=PATIENCE)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from commands import PATIENCE
+
 
 class Server(ThreadingHTTPServer):
     """Keeps a log of (method, path, bytes of the body) and stalls once, in the request that `stall_at` names."""
@@ -29,7 +31,7 @@ class Server(ThreadingHTTPServer):
     def wait_here(self, text: str) -> None:
         if self.stall_at and self.stall_at in text and not self.stalled.is_set():
             self.stalled.set()
-            self.go_on.wait(120)
+            self.go_on.wait(PATIENCE)
 
     def handle_error(self, request, client_address) -> None:
         """Clients that are killed are no error of the server's."""
@@ -105,7 +107,7 @@ class Forward(Handler):
     def do_GET(self) -> None:
         body = self.body()
         self.server.wait_here(f"{self.command} {self.path}")
-        other = http.client.HTTPConnection("127.0.0.1", self.server.port_behind, timeout=60)
+        other = http.client.HTTPConnection("127.0.0.1", self.server.port_behind, timeout=PATIENCE)
         other.request(self.command, self.path, body, {k: v for k, v in self.headers.items() if k != "Connection"})
         found = other.getresponse()
         data = found.read()

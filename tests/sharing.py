@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import torch
+from commands import OFBNAS, PATIENCE
 from conftest import KWARGS, NAME, make
 
 from ofbnas.axes import axes
@@ -22,7 +22,6 @@ from ofbnas.sharing.transfer import LOCK
 from ofbnas.subnet import Architecture, Subnet, load_subnet, save
 from ofbnas.table import read_table, write_history, write_row
 
-OFBNAS = Path(sys.executable).parent / "ofbnas"
 TOP1 = {8: 50.0, 16: 70.0, 24: 60.0, 32: 90.0}  # by width; the one of 24 is not on the front
 
 
@@ -73,7 +72,7 @@ def start(*args, env=None, **kwargs) -> subprocess.Popen[str]:
 def table(*args, env=None, code=0, **kwargs) -> tuple[dict, str]:
     """What a command printed as JSON, and what it told."""
     process = start(*args, "--json", env=env, **kwargs)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err
     return (json.loads(out) if out else {}), err
 
@@ -89,7 +88,7 @@ def refused(*args, message: str, code: int, env=None, **kwargs) -> None:
 def kill_when_stalled(server, *args, env=None, seen=lambda: True) -> None:
     """Run a command until the server stalls in it and something is seen, and kill it there."""
     process = start(*args, env=env)
-    assert server.stalled.wait(120), process.communicate()
+    assert server.stalled.wait(PATIENCE), process.communicate()
     while not seen():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)

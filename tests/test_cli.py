@@ -9,33 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import ofbnas
 from conftest import DIGITS, ROOT
-
-OFBNAS = Path(sys.executable).parent / "ofbnas"
-STUDY = {
-    "name": "small",
-    "seed": 0,
-    "model": {
-        "name": "vit_tiny_patch16_224",
-        "kwargs": {
-            "img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 32, "depth": 2, "num_heads": 2,
-            "class_token": False, "global_pool": "avg",
-        },
-    },
-    "data": {"name": "digits", "shift": 1},
-    "pretrain": {"epochs": 15, "lr": 5e-3},
-    "search": {"epochs": 4, "lr": 2e-3, "budget": {"gmacs_share": 0.5}},
-    "finetune": {"epochs": 3, "lr": 2e-3},
-    "sweep": {
-        "n_trials": 3,
-        "sampler": "random",
-        "params": {"search.budget.gmacs_share": {"low": 0.3, "high": 0.8}},
-    },
-}  # fmt: skip
-
-
-def ofbnas(*args, cwd=None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([OFBNAS, *map(str, args)], cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+from running import STUDY
 
 
 def ok(*args) -> str:

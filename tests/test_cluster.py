@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import PATIENCE, processes, wait
 from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.version import Version
 from ray.autoscaler._private.util import prepare_config, validate_config
-from test_study import processes, wait
 
 CLUSTER = ROOT / "studies" / "cluster"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -141,7 +141,7 @@ def test_a_job_on_slurm_brings_up_ray_and_runs_the_study_until_its_time_is_over(
         try:
             wait(lambda: len(asked(tmp_path)) == 2 or job.poll() is not None)
             job.send_signal(signal.SIGUSR1)
-            status = job.wait(timeout=300)
+            status = job.wait(timeout=PATIENCE)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(job.pid, signal.SIGKILL)

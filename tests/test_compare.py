@@ -8,9 +8,9 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from commands import ofbnas
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cli import ofbnas
 from test_table import row
 
 from ofbnas.compare import compare

@@ -9,9 +9,9 @@ import subprocess
 import pyarrow as pa
 import pytest
 import torch
+from commands import OFBNAS, PATIENCE, wait
+from running import STUDY, finish, rows, start, trials, write
 from safetensors.torch import save_file
-from test_cli import OFBNAS, STUDY
-from test_study import finish, rows, start, trials, wait, write
 
 import ofbnas
 from ofbnas import parquet
@@ -86,7 +86,7 @@ def test_a_study_stops_on_a_full_disk_and_goes_on_when_there_is_room(small_disk,
     wait(lambda: rows(out) >= 1)
     free = os.statvfs(small_disk)
     filler.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - 8192)))
-    _, err = study.communicate(timeout=300)
+    _, err = study.communicate(timeout=PATIENCE)
     assert study.returncode == 1 and "Traceback" not in err, err
     assert "is full" in err.splitlines()[-1] and "the same command goes on" in err.splitlines()[-1]
     done = rows(out)
@@ -103,7 +103,7 @@ def test_a_study_stops_at_its_budget_of_disk(tmp_path):
     file, out = write(tmp_path), tmp_path / "out"
     asked = subprocess.run(
         [OFBNAS, "study", "run", file, "--output", out, "--set", "resources.disk_gb=0.0001"],
-        capture_output=True, text=True, check=False, timeout=300,
+        capture_output=True, text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert asked.returncode == 1 and "resources.disk_gb" in asked.stderr.splitlines()[-1]
     assert rows(out) < 3 and all(trial.state.name in ("RUNNING", "COMPLETE") for trial in trials(out))

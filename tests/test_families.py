@@ -8,8 +8,8 @@ import re
 
 import pytest
 import timm
+from commands import ofbnas
 from conftest import ROOT
-from test_cli import ofbnas
 
 from ofbnas.axes import all_families
 from ofbnas.registry import look_up

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import timm
 import torch
+from commands import ofbnas
 from conftest import ROOT
 from PIL import Image
 from safetensors.torch import save_file
-from test_cli import ofbnas
 
 from ofbnas.plan import plan
 from ofbnas.study_file import load_study

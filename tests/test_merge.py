@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_cli import ofbnas
+from commands import ofbnas
 from test_strangers import KWARGS, NAME, SIZES, make, true_row
 
 from ofbnas.errors import InputError

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import PATIENCE
 from conftest import DIGITS, KWARGS, NAME, ROOT, SPACE, make
 from test_search import config
 
@@ -34,7 +35,9 @@ def torchrun(processes: int, out: Path, what: str) -> list[dict]:
     out.mkdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", __file__]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{Path(__file__).parent}:{ROOT}"}
-    done = subprocess.run([*command, what, str(out)], env=env, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        [*command, what, str(out)], env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(processes)]
 
@@ -141,7 +144,7 @@ def test_the_command_line_runs_under_torchrun(tmp_path):
     command += ["search", str(DIGITS), "--output", str(tmp_path / "out"), "--json"]
     command += [part for setting in settings for part in ("--set", setting)]
     env = os.environ | {"OMP_NUM_THREADS": "1", "OFBNAS_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     row = json.loads(done.stdout.strip())
     assert row["status"] == "complete" and (tmp_path / "out" / row["weights"]).is_file()

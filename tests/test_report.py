@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from commands import OFBNAS, PATIENCE
 from conftest import DIGITS
 from made_studies import PARENTS, add, beats_of, begin, failed_row, finished, journal_of, kinds_of, row_of, shrunk
 
@@ -22,8 +23,6 @@ from ofbnas.report import contents, page, stamp, study_of, write_page
 from ofbnas.study_file import load_study
 from ofbnas.table import nested, read_table, write_history, write_row
 
-OFBNAS = Path(sys.executable).parent / "ofbnas"
-
 
 def told(folder: Path) -> dict:
     config = study_of(folder)
@@ -32,7 +31,7 @@ def told(folder: Path) -> dict:
 
 def report(*args) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [OFBNAS, "study", "report", *map(str, args)], capture_output=True, text=True, check=False, timeout=120
+        [OFBNAS, "study", "report", *map(str, args)], capture_output=True, text=True, check=False, timeout=PATIENCE
     )
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import OFBNAS, PATIENCE
 from made_studies import add, of_kind, row_of
 from selenium.webdriver.support.wait import WebDriverWait
 
-OFBNAS = Path(sys.executable).parent / "ofbnas"
 pytestmark = pytest.mark.slow
 
 
@@ -38,10 +37,10 @@ def test_a_served_page_takes_in_new_rows_and_keeps_its_place(browser, served):
     browser.js("document.querySelector(\"[data-key='row-1']\").focus({ preventScroll: true })")
     before = browser.js("window.scrollY")
     add(folder, row_of(4, top1=99.9))
-    WebDriverWait(browser.driver, 60).until(lambda _: "3 of 12 trials over" in browser.one("#state").text)
+    WebDriverWait(browser.driver, PATIENCE).until(lambda _: "3 of 12 trials over" in browser.one("#state").text)
     assert browser.texts("#trials-body th") == ["0", "1", "4"] and browser.selected() == ("1",) * 4
     add(folder, row_of(5))
-    WebDriverWait(browser.driver, 60).until(lambda _: "4 of 12 trials over" in browser.one("#state").text)
+    WebDriverWait(browser.driver, PATIENCE).until(lambda _: "4 of 12 trials over" in browser.one("#state").text)
     assert browser.js("window.scrollY") == before > 0
     assert browser.js("document.activeElement.dataset.key") == "row-1"
     assert browser.complaints() == []
@@ -52,8 +51,8 @@ def test_a_page_says_when_its_server_has_gone(browser, served):
     _, url, process = served
     browser.open(url)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
-    WebDriverWait(browser.driver, 60).until(lambda _: "What is shown may be old" in browser.one("#state").text)
+    assert process.wait(timeout=PATIENCE) == 130
+    WebDriverWait(browser.driver, PATIENCE).until(lambda _: "What is shown may be old" in browser.one("#state").text)
     assert "press Ctrl-C" in process.stderr.read()
 
 

@@ -11,9 +11,9 @@ from importlib.metadata import version
 
 import pytest
 import s3fs
+from commands import OFBNAS, PATIENCE, wait
 from nodes import cluster
-from test_cli import OFBNAS, STUDY
-from test_study import rows, trials, wait, write
+from running import STUDY, rows, trials, write
 
 import ofbnas
 
@@ -47,7 +47,7 @@ def start(nodes, file, out, *settings, env=None) -> subprocess.Popen[str]:
 
 
 def finish(study: subprocess.Popen[str], code: int = 0) -> str:
-    _, err = study.communicate(timeout=300)
+    _, err = study.communicate(timeout=PATIENCE)
     assert study.returncode == code, err
     return err
 
@@ -107,7 +107,7 @@ def test_what_is_wrong_is_told_before_anything_is_spent(nodes, bucket, tmp_path)
     def doctor(*args) -> tuple[int, dict]:
         asked = subprocess.run(
             [OFBNAS, "doctor", "--json", *args, "--address", nodes.address],
-            capture_output=True, text=True, check=False, timeout=300, env=nodes.env,
+            capture_output=True, text=True, check=False, timeout=PATIENCE, env=nodes.env,
         )  # fmt: skip
         return asked.returncode, json.loads(asked.stdout)
 
@@ -138,7 +138,7 @@ def test_a_node_without_the_data_the_folder_and_the_versions_is_told(nodes, tmp_
     nodes.add(3, hidden=here, PYTHONPATH=os.pathsep.join([str(other.parent), nodes.env.get("PYTHONPATH", "")]))
     asked = subprocess.run(
         [OFBNAS, "doctor", "--json", file, "--output", here / "out", "--address", nodes.address],
-        capture_output=True, text=True, check=False, timeout=300, env=nodes.env,
+        capture_output=True, text=True, check=False, timeout=PATIENCE, env=nodes.env,
     )  # fmt: skip
     nodes.kill(3)
     problems = "\n".join(json.loads(asked.stdout)["problems"])
@@ -153,6 +153,6 @@ def test_a_node_without_the_data_the_folder_and_the_versions_is_told(nodes, tmp_
 def test_an_address_without_a_cluster_is_told(address, says, tmp_path):
     asked = subprocess.run(
         [OFBNAS, "study", "run", write(tmp_path), "--output", tmp_path / "out", "--address", address],
-        capture_output=True, text=True, check=False, timeout=300,
+        capture_output=True, text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert asked.returncode == 2 and says in asked.stderr and len(asked.stderr.splitlines()) == 1

@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 import optuna
 import pytest
+from commands import free_port, wait
 from conftest import DIGITS
-from postgres import PASSWORD, free_port, postgres
-from test_cli import STUDY
+from postgres import PASSWORD, postgres
+from running import LONG, STUDY, finish, kill_everything, start, write
 from test_sampling import config, run
-from test_study import LONG, finish, kill_everything, start, wait, write
 from test_table import row
 
 import ofbnas

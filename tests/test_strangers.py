@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from commands import ofbnas
 from conftest import KWARGS, NAME, make
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_cli import ofbnas
 from test_table import row
 
 from ofbnas import parquet

@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import ofbnas
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cli import ofbnas
 
 from ofbnas.errors import InputError
 from ofbnas.front import front, hypervolume, reference_point

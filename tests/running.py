@@ -1,0 +1,73 @@
+"""A small study run by processes of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import optuna
+import yaml
+from commands import OFBNAS, PATIENCE, processes
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+STUDY = {
+    "name": "small",
+    "seed": 0,
+    "model": {
+        "name": "vit_tiny_patch16_224",
+        "kwargs": {
+            "img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 32, "depth": 2, "num_heads": 2,
+            "class_token": False, "global_pool": "avg",
+        },
+    },
+    "data": {"name": "digits", "shift": 1},
+    "pretrain": {"epochs": 15, "lr": 5e-3},
+    "search": {"epochs": 4, "lr": 2e-3, "budget": {"gmacs_share": 0.5}},
+    "finetune": {"epochs": 3, "lr": 2e-3},
+    "sweep": {
+        "n_trials": 3,
+        "sampler": "random",
+        "params": {"search.budget.gmacs_share": {"low": 0.3, "high": 0.8}},
+    },
+}  # fmt: skip
+LONG = {"search": STUDY["search"] | {"epochs": 40}, "sweep": STUDY["sweep"] | {"n_trials": 4}}
+
+
+def write(place: Path, **changes) -> Path:
+    (place / "small.yaml").write_text(yaml.safe_dump(STUDY | changes))
+    return place / "small.yaml"
+
+
+def start(file: Path, out: Path) -> subprocess.Popen[str]:
+    """The study as a process with a session of its own."""
+    return subprocess.Popen(
+        [OFBNAS, "study", "run", file, "--output", out], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def rows(out: Path) -> int:
+    return len(list((out / "architectures").glob("trial-*.parquet")))
+
+
+def trials(out: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = JournalStorage(JournalFileBackend(str(out / "journal.log")))
+    return optuna.load_study(study_name="small", storage=storage).trials
+
+
+def finish(file: Path, out: Path, code: int = 0) -> str:
+    study = start(file, out)
+    _, err = study.communicate(timeout=PATIENCE)
+    assert study.returncode == code, err
+    return err
+
+
+def kill_everything(study: subprocess.Popen[str]) -> None:
+    for pid in [study.pid, *processes("", study.pid)]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    study.communicate()
