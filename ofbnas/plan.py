@@ -43,7 +43,7 @@ def describe_space(model: nn.Module, axes: Sequence[Axis], name: str) -> dict[st
 
 
 def plan(config: StudyConfig) -> dict[str, Any]:
-    """The space, the budgets, the steps and the memory of a study.
+    """The space, the budgets, the steps, the memory and the rungs, in epochs, of a study.
 
     Raises:
         InputError: The model cannot be made or searched, a budget is out of reach, or the number of images is unknown.
@@ -55,6 +55,7 @@ def plan(config: StudyConfig) -> dict[str, Any]:
     return describe_space(parent.model, parent.axes, config.model.name) | {
         "study": config.name,
         "trials": config.sweep.n_trials,
+        "rungs": list(config.rungs(config.search.epochs)),
         "budgets": check_budgets(config, parent.model, parent.axes),
         "train_images": images,
         "train_images_counted": counted,

@@ -126,6 +126,15 @@ def test_architectures_and_studies_are_shown(study):
     assert "gmacs_share" in ok("study", "show", study)
 
 
+def test_a_study_is_planned_with_its_rungs():
+    asked = ["study", "plan", DIGITS, "--set", "sweep.early_stopping={method: front, eta: 3, first_rung: 2}"]
+    found = json.loads(ok(*asked, "--json"))
+    assert found["rungs"] == [2, 6, 18] and found["trials"] == 10
+    told = " ".join(ok(*asked).split())
+    assert "trials may be stopped after epoch 2, 6, 18" in told and "budget, macs" in told
+    assert "stopped" not in ok(*asked[:3])
+
+
 def test_the_space_of_a_study_is_shown():
     found = json.loads(ok("space", "show", DIGITS, "--json"))
     assert found["gmacs"]["min"] < found["gmacs"]["full"] and found["params"]["min"] < found["params"]["full"]

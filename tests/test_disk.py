@@ -12,6 +12,7 @@ import torch
 from commands import OFBNAS, PATIENCE, wait
 from running import STUDY, finish, rows, start, trials, write
 from safetensors.torch import save_file
+from test_sampling import config
 
 import ofbnas
 from ofbnas import parquet
@@ -58,11 +59,14 @@ def test_torch_parquet_and_safetensors_tell_a_full_disk(small_disk):
         assert size_of(small_disk) == 0
 
 
-def test_a_journal_that_ends_within_a_record_loses_only_that(tmp_path):
-    journal = tmp_path / "journal.log"
+@pytest.mark.parametrize("given", [None, "all.log"])
+def test_a_journal_that_ends_within_a_record_loses_only_that(tmp_path, given):
+    journal = tmp_path / (given or "journal.log")
+    study = config(storage=given and str(journal))
     journal.write_bytes(b'{"op_code": 0}\n{"op_c')
-    mend(tmp_path)
-    mend(tmp_path)
+    mend(study, tmp_path)
+    mend(study, tmp_path)
+    assert list(tmp_path.iterdir()) == [journal]
     assert journal.read_bytes() == b'{"op_code": 0}\n'
 
 

@@ -95,14 +95,18 @@ def plan(
         return
     print_space(found)
     images = f"{found['train_images']:,}{'' if found['train_images_counted'] else ', as data.train_images promises'}"
+    gb = found["memory_per_process_gb"]
+    memory = f"{gb:,.1f} GB" if gb >= 1 else f"{1000 * gb:,.0f} MB"
     rows = [
         ("training images", images),
         ("trials", str(found["trials"])),
         ("steps of a search", f"{found['search_steps']:,}"),
         ("steps of fine-tuning", f"{found['finetune_steps']:,}"),
         ("steps of the study", f"{found['study_steps']:,}"),
-        ("memory of a search", f"about {found['memory_per_process_gb']:,.1f} GB, with all of a batch on one GPU"),
+        ("memory of a search", f"about {memory}, with all of a batch on one GPU"),
     ]
+    if found["rungs"]:
+        rows.append(("trials may be stopped after epoch", ", ".join(map(str, found["rungs"]))))
     for budget in found["budgets"]:
         rows.append((f"budget, {budget['metric']}", f"{budget['limit']:,}, kept within {budget['reached_from']:,}"))
     print_table(["", "planned"], [{"": name, "planned": value} for name, value in rows])

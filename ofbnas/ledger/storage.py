@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -58,15 +58,24 @@ def storage_of(config: StudyConfig, folder: Path) -> BaseStorage:
         ) from None
 
 
-def mend(folder: Path) -> None:
-    """Take away a last record of a folder's journal that was written in part, as on a full disk.
+def mend(config: StudyConfig, folder: Path) -> None:
+    """Take away a last record of a study's journal that was written in part, as on a full disk.
 
-    The next one would be added to it. For the folder's only driver, while it holds the lock.
+    The next one would be added to it.
     """
-    file = folder / "journal.log"
-    if file.is_file() and not (records := file.read_bytes()).endswith(b"\n"):
-        with file.open("r+b") as journal:
-            journal.truncate(records.rfind(b"\n") + 1)
+    given = config.sweep.storage
+    file = None if given is not None and is_url(given) else file_of(given, folder)
+    if file is None or not file.is_file():
+        return
+    lock = JournalFileSymlinkLock(str(file))  # what Optuna writes under
+    lock.acquire()
+    try:
+        records = file.read_bytes()
+        if not records.endswith(b"\n"):
+            with file.open("r+b") as journal:
+                journal.truncate(records.rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 def check_storage(config: StudyConfig, nodes: int) -> None:

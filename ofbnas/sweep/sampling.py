@@ -125,7 +125,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
             for metric, bound in self.sweep.constraints.items():
                 trial.set_constraint(metric, bound.excess(known[metric]))
             self.study.tell(number, [known[metric] for metric in self.metric])
-        if self.storage is not None:  # a trial that was stopped early left its checkpoints
+        if self.storage is not None:
             self.storage.drop("checkpoints", number)
 
     def _reconcile(self, config: StudyConfig) -> list[optuna.trial.FrozenTrial]:

@@ -178,7 +178,6 @@ def deliver(place: Path, storage: SharedStorage | None, trial: int) -> None:
         row = place / _row(trial)
         files = sorted(file for file in place.rglob("*") if file.is_file() and file != row)
         storage.send("results", trial, place, [*files, row])
-        storage.drop("checkpoints", trial)
 
 
 def collect(folder: Path, storage: SharedStorage, trial: int) -> None:
@@ -189,7 +188,6 @@ def collect(folder: Path, storage: SharedStorage, trial: int) -> None:
         if not (folder / _row(trial)).is_file():
             _take(place, folder, trial)
     storage.drop("results", trial)
-    storage.drop("checkpoints", trial)
 
 
 def drop_incoming(folder: Path) -> None:

@@ -78,7 +78,7 @@ def run_study(config: StudyConfig, folder: Path, view: View, address: str | None
 
 
 def _run_locked(config: StudyConfig, folder: Path, data: Any, view: View, address: str | None) -> Outcome:
-    mend(folder)
+    mend(config, folder)
     before, wanted = table.num_rows(folder), config.sweep.n_trials
     changed = changes(config, folder)
     if before >= wanted and not changed and not has_running(config, folder):
