@@ -1,21 +1,38 @@
-"""The command line as a process, and what tests that start processes need."""
+"""The command line, and what tests that start processes need."""
 
 from __future__ import annotations
 
+import io
 import socket
 import subprocess
 import sys
 import time
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
+
+from ofbnas.cli import main
 
 OFBNAS = Path(sys.executable).parent / "ofbnas"
 PATIENCE = 900  # seconds after which a test calls a process hung; no limit on how slow a machine may be
 
 
-def ofbnas(*args, cwd=None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [OFBNAS, *map(str, args)], cwd=cwd, capture_output=True, text=True, check=False, timeout=PATIENCE
-    )
+def process(*args, **kwargs) -> subprocess.CompletedProcess[str]:
+    """A command as a process of its own."""
+    words = [OFBNAS, *map(str, args)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE, **kwargs)
+
+
+def ofbnas(*args, cwd: Path | str = ".") -> subprocess.CompletedProcess[str]:
+    """A command within this process, which has imported already what takes each process seconds."""
+    words = ["ofbnas", *map(str, args)]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with chdir(cwd), redirect_stdout(out), redirect_stderr(err), patch.object(sys, "argv", words):
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def free_port(host: str = "127.0.0.1") -> int:

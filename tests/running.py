@@ -33,7 +33,7 @@ STUDY = {
         "params": {"search.budget.gmacs_share": {"low": 0.3, "high": 0.8}},
     },
 }  # fmt: skip
-LONG = {"search": STUDY["search"] | {"epochs": 40}, "sweep": STUDY["sweep"] | {"n_trials": 4}}
+LONG = {"search": STUDY["search"] | {"epochs": 40}}
 
 
 def write(place: Path, **changes) -> Path:

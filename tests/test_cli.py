@@ -1,4 +1,4 @@
-"""The command line as its users run it: real processes, standard output, standard error and exit codes."""
+"""The command line as its users run it: standard output, standard error and exit codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import ofbnas
+from commands import ofbnas, process
 from conftest import DIGITS, ROOT
 from running import STUDY
 
@@ -25,7 +25,7 @@ def study(tmp_path_factory) -> Path:
     """A finished small study."""
     place = tmp_path_factory.mktemp("study")
     (place / "small.yaml").write_text(yaml.safe_dump(STUDY))
-    done = ofbnas("study", "run", place / "small.yaml", "--output", place / "out", "--json")
+    done = process("study", "run", place / "small.yaml", "--output", place / "out", "--json")
     assert done.returncode == 0, done.stderr
     (place / "run.json").write_text(done.stdout)
     (place / "run.err").write_text(done.stderr)
@@ -91,8 +91,10 @@ def test_another_study_is_not_mixed_in(study):
 
 
 def test_a_subnet_has_the_accuracy_of_its_row_in_a_fresh_process(study):
-    for row in json.loads(ok("arch", "list", study, "--json")):
-        found = json.loads(ok("evaluate", study, "--arch", row["arch_id"], "--latency", "--json"))
+    for row, run in zip(json.loads(ok("arch", "list", study, "--json")), (process, ofbnas, ofbnas), strict=True):
+        done = run("evaluate", study, "--arch", row["arch_id"], "--latency", "--json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
         assert 0 < found["latency_ms"] <= found["latency_p90_ms"] and "batch 1, float32" in found["latency_device"]
         assert found["top1"] == found["recorded_top1"] == row["top1"]
         assert found["params"] == row["params"]
@@ -151,7 +153,7 @@ def test_the_space_of_a_model_is_shown_with_a_space_of_ones_own(tmp_path):
 
 
 def test_the_doctor_tells_of_this_machine():
-    assert json.loads(ok("doctor", "--json"))["torch"]
+    assert json.loads(process("doctor", "--json").stdout)["torch"]
     assert "torch" in ok("doctor")
 
 
@@ -216,7 +218,7 @@ def test_wrong_input_gets_one_line_and_exit_2(case, study, tmp_path):
 
 
 def test_debug_shows_the_traceback():
-    done = ofbnas("--debug", "study", "run", "none.yaml")
+    done = process("--debug", "study", "run", "none.yaml")
     assert done.returncode != 0 and "Traceback" in done.stderr
 
 
@@ -255,7 +257,8 @@ def test_the_readmes_search_runs_as_it_stands():
 def test_the_digits_study_reaches_what_its_header_promises(tmp_path):
     import ofbnas as package
 
-    ok("study", "run", DIGITS, "--output", tmp_path / "digits", "--json")
+    done = process("study", "run", DIGITS, "--output", tmp_path / "digits", "--json")
+    assert done.returncode == 0, done.stderr
     table = package.read_table(tmp_path / "digits")
     assert len(table) == 10 and set(table["status"]) == {"complete"}
     parent = table["parent_top1"][0]

@@ -9,7 +9,7 @@ import subprocess
 import pyarrow as pa
 import pytest
 import torch
-from commands import OFBNAS, PATIENCE, wait
+from commands import PATIENCE, process, wait
 from running import STUDY, finish, rows, start, trials, write
 from safetensors.torch import save_file
 from test_sampling import config
@@ -105,9 +105,6 @@ def test_a_study_stops_on_a_full_disk_and_goes_on_when_there_is_room(small_disk,
 @pytest.mark.slow
 def test_a_study_stops_at_its_budget_of_disk(tmp_path):
     file, out = write(tmp_path), tmp_path / "out"
-    asked = subprocess.run(
-        [OFBNAS, "study", "run", file, "--output", out, "--set", "resources.disk_gb=0.0001"],
-        capture_output=True, text=True, check=False, timeout=PATIENCE,
-    )  # fmt: skip
+    asked = process("study", "run", file, "--output", out, "--set", "resources.disk_gb=0.0001")
     assert asked.returncode == 1 and "resources.disk_gb" in asked.stderr.splitlines()[-1]
     assert rows(out) < 3 and all(trial.state.name in ("RUNNING", "COMPLETE") for trial in trials(out))

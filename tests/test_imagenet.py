@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from commands import ofbnas
+from commands import ofbnas, process
 from conftest import ROOT
 from PIL import Image
 from safetensors.torch import save_file
@@ -44,7 +44,7 @@ def imagenet(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["deit_t", "deit_b", "swin_t"])
+@pytest.mark.parametrize("name", ["deit_t", "swin_t"])
 def test_a_study_searches_at_real_width(imagenet, tmp_path, name):
     model, gmacs = STUDIES[name]
     torch.manual_seed(0)
@@ -67,7 +67,7 @@ def test_a_study_searches_at_real_width(imagenet, tmp_path, name):
         "finetune.accumulate": 2,
     }
     arguments = [part for field, value in few.items() for part in ("--set", f"{field}={value}")]
-    done = ofbnas("search", ROOT / "studies" / f"{name}.yaml", *arguments, "--output", tmp_path / "out", "--json")
+    done = process("search", ROOT / "studies" / f"{name}.yaml", *arguments, "--output", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)
     budget = json.loads(row["budget"])["gmacs"]

@@ -9,10 +9,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from commands import PATIENCE, processes, wait
+from commands import PATIENCE, ofbnas, processes, wait
 from running import LONG, STUDY, finish, kill_everything, rows, start, trials, write
 
-import ofbnas
+from ofbnas.table import read_table
 
 pytestmark = pytest.mark.slow
 
@@ -35,16 +35,16 @@ def test_a_killed_study_goes_on_where_it_stopped(tmp_path):
         p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in (out / "architectures").iterdir() if p.suffix == ".parquet"
     }
     left = trials(out)
-    assert 1 <= len(done) < 4 and any(t.state.name == "RUNNING" for t in left)
+    assert 1 <= len(done) < 3 and any(t.state.name == "RUNNING" for t in left)
 
     finish(file, out)
     assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in done} == done, "finished trials were not run again"
     assert not (out / "checkpoints").exists()
     after = trials(out)
-    assert [t.state.name for t in after] == ["COMPLETE"] * 4, "none is running, none was asked for twice"
+    assert [t.state.name for t in after] == ["COMPLETE"] * 3, "none is running, none was asked for twice"
     assert [t.params for t in after[: len(left)]] == [t.params for t in left]
-    table = ofbnas.read_table(out)
-    assert table["trial"].tolist() == [0, 1, 2, 3]
+    table = read_table(out)
+    assert table["trial"].tolist() == [0, 1, 2]
     assert [t.values for t in after] == [list(v) for v in table[["val_top1", "gmacs"]].to_numpy()]
 
 
@@ -73,19 +73,22 @@ def test_a_trial_killed_while_it_was_drawn_is_drawn_to_the_end(finished, tmp_pat
     assert [(t.state.name, len(t.params)) for t in trials(out)][-1] == ("RUNNING", 0)
     finish(file, out)
     assert [(t.state.name, len(t.params)) for t in trials(out)] == [("COMPLETE", 1)] * 3
-    assert len(ofbnas.read_table(out)) == 3
+    assert len(read_table(out)) == 3
 
 
-def test_ctrl_c_leaves_a_study_that_goes_on(tmp_path):
+def test_a_study_has_one_driver_and_ctrl_c_leaves_one_that_goes_on(tmp_path):
     file, out = write(tmp_path, **LONG), tmp_path / "out"
     study = start(file, out)
+    wait(lambda: (out / "journal.log").is_file())
+    refused = ofbnas("study", "run", file, "--output", out)
+    assert refused.returncode == 2 and "another process runs this study" in refused.stderr
     wait(lambda: rows(out) >= 1)
     os.kill(study.pid, signal.SIGINT)
     _, err = study.communicate(timeout=PATIENCE)
     assert study.returncode == 130
     assert "the same command goes on" in err and "Traceback" not in err
     finish(file, out)
-    assert [t.state.name for t in trials(out)] == ["COMPLETE"] * 4
+    assert [t.state.name for t in trials(out)] == ["COMPLETE"] * 3
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_a_trial_whose_process_is_killed_is_started_again_or_fails(tmp_path, max
         os.kill(pid, signal.SIGKILL)
     _, err = study.communicate(timeout=PATIENCE)
     assert study.returncode == 0, err
-    table = ofbnas.read_table(out)
+    table = read_table(out)
     if max_failures:
         assert table["status"].tolist() == ["complete"]
         assert re.search(r"trial-00000: search goes on after epoch \d", (out / "study.log").read_text())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from commands import OFBNAS, PATIENCE
+from commands import ofbnas
 from conftest import DIGITS
 from made_studies import PARENTS, add, beats_of, begin, failed_row, finished, journal_of, kinds_of, row_of, shrunk
 
@@ -27,12 +27,6 @@ from ofbnas.table import nested, read_table, write_history, write_row
 def told(folder: Path) -> dict:
     config = study_of(folder)
     return contents(folder, config, read_journal(config, folder))
-
-
-def report(*args) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [OFBNAS, "study", "report", *map(str, args)], capture_output=True, text=True, check=False, timeout=PATIENCE
-    )
 
 
 def test_rows_and_fronts_are_those_of_the_table(tmp_path):
@@ -218,7 +212,7 @@ def test_what_changes_a_study_changes_its_stamp(tmp_path):
 def test_the_command_writes_the_page_into_the_study_or_where_it_is_told(tmp_path):
     study = finished(tmp_path / "study")
     for args, place in (([], study / "report.html"), (["--out", tmp_path / "a" / "b.html"], tmp_path / "a" / "b.html")):
-        done = report(study, *args)
+        done = ofbnas("study", "report", study, *args)
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{place}\n", "")
         assert place.read_text() == page(told(study))
 
@@ -255,7 +249,7 @@ def test_mistakes_are_told_in_one_line(tmp_path):
         ([damaged], "trial-00000.parquet: no Parquet file"),
         ([damaged, "--serve"], "trial-00000.parquet: no Parquet file"),
     ):
-        done = report(*args)
+        done = ofbnas("study", "report", *args)
         assert done.returncode == 2 and done.stdout == ""
         assert message in done.stderr and done.stderr.count("\n") == 1
 

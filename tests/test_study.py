@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
-from commands import OFBNAS, wait
-from running import LONG, STUDY, finish, kill_everything, start, trials, write
+from commands import ofbnas, process, wait
+from running import STUDY, finish, kill_everything, start, trials, write
 
-import ofbnas
+from ofbnas import front, read_table
 from ofbnas.study_file import load_study
 
 pytestmark = pytest.mark.slow
-
-
-def test_a_study_has_one_driver(tmp_path):
-    file, out = write(tmp_path, **LONG), tmp_path / "out"
-    study = start(file, out)
-    wait(lambda: (out / "journal.log").is_file())
-    assert "another process runs this study" in finish(file, out, code=2)
-    kill_everything(study)
 
 
 def test_failing_trials_are_rows_with_a_reason_and_the_others_go_on(tmp_path):
     params = {"search.lr": {"choices": [2e-3, 1e30]}, "search.clip_grad": {"choices": [1.0, None]}}
     file = write(tmp_path, seed=2, sweep=STUDY["sweep"] | {"n_trials": 6, "params": params})
     finish(file, tmp_path / "out")
-    table = ofbnas.read_table(tmp_path / "out")
+    table = read_table(tmp_path / "out")
     bad = table["hp.search.lr"] == 1e30
     assert 0 < bad.sum() < 6
     assert (table["status"] == bad.map({True: "failed", False: "complete"})).all()
@@ -40,10 +31,8 @@ def test_failing_trials_are_rows_with_a_reason_and_the_others_go_on(tmp_path):
 def test_a_study_of_failures_exits_with_1(tmp_path):
     file = write(tmp_path, search=STUDY["search"] | {"lr": 1e30, "clip_grad": None})
     assert "every trial failed" in finish(file, tmp_path / "out", code=1)
-    shown = subprocess.run([OFBNAS, "front", "show", tmp_path / "out", "--json"], check=True, capture_output=True)
-    assert json.loads(shown.stdout)["front"] == []
-    shown = subprocess.run([OFBNAS, "front", "show", tmp_path / "out"], check=True, capture_output=True, text=True)
-    assert "no row of" in shown.stdout
+    assert json.loads(ofbnas("front", "show", tmp_path / "out", "--json").stdout)["front"] == []
+    assert "no row of" in ofbnas("front", "show", tmp_path / "out").stdout
 
 
 def test_a_study_is_extended_by_more_trials_more_epochs_and_other_objectives(tmp_path):
@@ -52,9 +41,9 @@ def test_a_study_is_extended_by_more_trials_more_epochs_and_other_objectives(tmp
     objectives = "[{metric: top1, direction: maximize}, {metric: params, direction: minimize}]"
     settings = ["sweep.n_trials=2", "search.epochs=6", f"objectives={objectives}"]
     asked = [part for setting in settings for part in ("--set", setting)]
-    done = subprocess.run([OFBNAS, "study", "run", file, "--output", out, *asked], check=False, capture_output=True)
+    done = process("study", "run", file, "--output", out, *asked)
     assert done.returncode == 0, done.stderr
-    table = ofbnas.read_table(out)
+    table = read_table(out)
     shares = table["hp.search.budget.gmacs_share"]
     assert len(shares) == 2 and shares[0] != shares[1], "a sampler started again does not repeat itself"
     assert table["search_epochs"].tolist() == [4, 6]
@@ -76,7 +65,7 @@ def test_trials_are_stopped_early_and_a_killed_study_keeps_its_rungs(tmp_path):
     left = {t.number: t.user_attrs["rungs"] for t in trials(out) if "rungs" in t.user_attrs}
 
     assert "were stopped early" in finish(file, out)
-    after, table = trials(out), ofbnas.read_table(out)
+    after, table = trials(out), read_table(out)
     assert [t.state.name.lower() for t in after] == table["status"].tolist() and len(after) == 6
     for number, rungs in left.items():
         assert rungs.items() <= after[number].user_attrs["rungs"].items(), "on a CPU a rung reached again is the same"
@@ -86,7 +75,5 @@ def test_trials_are_stopped_early_and_a_killed_study_keeps_its_rungs(tmp_path):
         20 if t.state.name == "COMPLETE" else max(map(int, t.user_attrs["rungs"])) for t in after
     ]
     assert table["weights"].isna().tolist() == pruned.tolist() and not (out / "checkpoints").exists()
-    assert not set(ofbnas.front(table)["trial"]) & set(table["trial"][pruned])
-    assert json.loads(subprocess.run([OFBNAS, "study", "list", out, "--json"], check=True, capture_output=True).stdout)[
-        0
-    ]["pruned"] == int(pruned.sum())
+    assert not set(front(table)["trial"]) & set(table["trial"][pruned])
+    assert json.loads(ofbnas("study", "list", out, "--json").stdout)[0]["pruned"] == pruned.sum()

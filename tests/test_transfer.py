@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 import servers
+from commands import ofbnas
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from sharing import OFBNAS, contents, is_the_study, kill_when_stalled, refused, table
+from sharing import contents, is_the_study, kill_when_stalled, refused, table
 
 from ofbnas.sharing.transfer import PART
 
@@ -70,10 +71,7 @@ push({str(small_study)!r}, {str(tmp_path / "out")!r}, tell=tell)
 def test_every_command_for_tables_reads_what_was_pulled(web, small_study, tmp_path):
     table("pull", web.url + "/", tmp_path / "got")
     for command in (["front", "show"], ["arch", "list"]):
-        printed = [
-            json.loads(subprocess.run([OFBNAS, *command, f, "--json"], capture_output=True, check=True).stdout)
-            for f in (tmp_path / "got", small_study)
-        ]
+        printed = [json.loads(ofbnas(*command, f, "--json").stdout) for f in (tmp_path / "got", small_study)]
         assert printed[0] == printed[1]
 
 
