@@ -84,7 +84,11 @@ def test_a_missing_folder_names_the_files_it_should_have(tmp_path):
         load_data("fashion_mnist", path=tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip at all", gzip.compress(b"\x00\x00\x0d\x01"), "short"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip at all", gzip.compress(b"\x00\x00\x0d\x01"), "short"],
+    ids=["empty", "no gzip", "another kind", "short"],
+)
 def test_damaged_files_are_refused(tmp_path, content):
     path = tmp_path / "train-images-idx3-ubyte.gz"
     if content == "short":
