@@ -37,6 +37,11 @@ KWARGS: dict[str, Any] = {
 SPACE = {"embed": Shares(0.5, 1, 0.25), "heads": [1, 2, 4], "head_size": Shares(0.25, 1, 0.25), "mlp": [16, 32, 48, 64]}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that are slow as a whole come first, so that at the end no process is left alone with one."""
+    items.sort(key=lambda item: item.getparent(pytest.Module).get_closest_marker("slow") is None)
+
+
 def make(name: str = NAME, **kwargs: Any) -> nn.Module:
     """A 2-block Vision Transformer in evaluation mode, with weights large enough to matter."""
     torch.manual_seed(0)

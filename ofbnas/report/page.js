@@ -138,12 +138,12 @@ window.addEventListener("hashchange", () => {
   const asked = defaultTrial();
   if (asked !== state.selected) select(asked);
 });
-let width = 0;
+let width = byId("main").clientWidth;
+draw();
 new ResizeObserver(() => {
   const now = byId("main").clientWidth;
   if (now === width) return;
   width = now;
   draw();
 }).observe(byId("main"));
-draw();
 if ("live" in document.documentElement.dataset) setTimeout(look, EVERY);
