@@ -180,7 +180,7 @@ def _along(
             ahead -= int(own[added].min())
             can = np.flatnonzero(total <= window.limit - ahead)
             state = np.broadcast_to(state, total.shape).ravel()
-            kept = can[_best_in_each(state[can], total.ravel()[can], value.ravel()[can], MAX_STATES_IN_CHAIN)]
+            kept = can[_best_in_each(state[can], total.ravel()[can], value.ravel()[can])]
             if not len(kept):
                 return None
             trail.append((added, *np.divmod(kept, len(own[added]))))
@@ -195,19 +195,16 @@ def _along(
     return [found[axis] for axis in range(len(sizes))]
 
 
-def _best_in_each(state: Ints, total: Ints, value: Floats, most: int) -> Ints:
-    """Indices of the highest value for each state and total, or each of `most` steps of the total if that is less."""
-    kept = np.arange(len(total))
-    if not len(kept):
-        return kept
-    for step in (1, max(1, int(total.max() - total.min()) // most)):
-        steps = total[kept] // step
-        order = np.lexsort((-value[kept], steps, state[kept]))
-        steps, states = steps[order], state[kept][order]
-        kept = kept[order[np.r_[True, (np.diff(steps) != 0) | (np.diff(states) != 0)]]]
-        if len(kept) <= most:
-            break
-    return kept
+def _best_in_each(state: Ints, total: Ints, value: Floats) -> Ints:
+    """Indices of the highest value for each state and total, or each of `MAX_STATES_IN_CHAIN` steps of the total."""
+    if not len(total):
+        return np.zeros(0, dtype=np.int64)
+    span = int(total.max() - total.min())
+    if len(total) > MAX_STATES_IN_CHAIN:
+        total = total // max(1, span // MAX_STATES_IN_CHAIN)
+    order = np.lexsort((-value, total, state))
+    changes = (np.diff(total[order]) != 0) | (np.diff(state[order]) != 0)
+    return order[np.flatnonzero(np.r_[True, changes])]
 
 
 def _by_promise(
@@ -241,7 +238,7 @@ def _separable(base: int, costs: list[Ints], scores: list[Floats], window: Windo
         least, most = least - int(cost.min()), most - int(cost.max())
         total, value = (totals[:, None] + cost).ravel(), (values[:, None] + score).ravel()
         can = np.flatnonzero((total + least <= window.limit) & (total + most >= window.floor))
-        kept = can[_best_in_each(np.zeros_like(can), total[can], value[can], MAX_STATES)]
+        kept = can[_best_of_equal(total[can], value[can])]
         if not len(kept):
             return None
         trail.append(np.divmod(kept, len(cost)))
@@ -253,3 +250,16 @@ def _separable(base: int, costs: list[Ints], scores: list[Floats], window: Windo
         picks.append(int(choices[state]))
         state = int(parents[state])
     return picks[::-1]
+
+
+def _best_of_equal(total: Ints, value: Floats) -> Ints:
+    """Indices of the highest value for each distinct total, or for each of `MAX_STATES` steps of it."""
+    order = np.lexsort((-value, total))
+    ordered = total[order]
+    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(order) else order
+    if len(first) <= MAX_STATES:
+        return order[first]
+    step = total // max(1, (int(total.max()) - int(total.min())) // MAX_STATES)
+    order = np.lexsort((-value, step))
+    ordered = step[order]
+    return order[np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])]
