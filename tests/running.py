@@ -34,6 +34,15 @@ STUDY = {
     },
 }  # fmt: skip
 LONG = {"search": STUDY["search"] | {"epochs": 40}}
+# The second trial costs more than the first, so it adds less to the hypervolume, and one of two may go on.
+ONE_OF_TWO = {
+    "search": STUDY["search"] | {"epochs": 30},
+    "sweep": STUDY["sweep"] | {
+        "n_trials": 2,
+        "start": [{"search.budget.gmacs_share": share} for share in (0.3, 0.8)],
+        "early_stopping": {"method": "front", "eta": 4, "first_rung": 1},
+    },
+}  # fmt: skip
 
 
 def write(place: Path, **changes) -> Path:

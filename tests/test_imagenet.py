@@ -44,7 +44,7 @@ def imagenet(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["deit_t", "swin_t"])
+@pytest.mark.parametrize("name", ["deit_t", "deit_b", "swin_t"])
 def test_a_study_searches_at_real_width(imagenet, tmp_path, name):
     model, gmacs = STUDIES[name]
     torch.manual_seed(0)

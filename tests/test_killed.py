@@ -8,9 +8,10 @@ import shutil
 import signal
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from commands import PATIENCE, ofbnas, processes, wait
-from running import LONG, STUDY, finish, kill_everything, rows, start, trials, write
+from running import LONG, ONE_OF_TWO, STUDY, finish, kill_everything, rows, start, trials, write
 
 from ofbnas.table import read_table
 
@@ -91,31 +92,33 @@ def test_a_study_has_one_driver_and_ctrl_c_leaves_one_that_goes_on(tmp_path):
     assert [t.state.name for t in trials(out)] == ["COMPLETE"] * 3
 
 
-@pytest.mark.parametrize(
-    ("max_failures", "workers", "killed"),
-    [(0, 1, "ray::ImplicitFunc"), (2, 1, "ray::ImplicitFunc"), (2, 2, "ray::_Rank")],
-    ids=["fails", "starts again", "starts again with another worker"],
-)
-def test_a_trial_whose_process_is_killed_is_started_again_or_fails(tmp_path, max_failures, workers, killed):
-    resources = {"cpus_per_trial": workers, "workers_per_trial": workers, "max_concurrent": 1}
-    file = write(
-        tmp_path,
-        search=LONG["search"],
-        sweep=STUDY["sweep"] | {"n_trials": 1 if max_failures else 2},
-        resources=resources | {"max_failures": max_failures},
-    )
-    out = tmp_path / "out"
-    study = start(file, out)
-    wait(lambda: (out / "checkpoints" / "trial-00000" / "search.pt").is_file())
-    for pid in processes(killed, study.pid):
-        os.kill(pid, signal.SIGKILL)
-    _, err = study.communicate(timeout=PATIENCE)
-    assert study.returncode == 0, err
-    table = read_table(out)
+@pytest.mark.parametrize("max_failures", [0, 2], ids=["fails", "starts again"])
+def test_a_trial_whose_process_is_killed_is_started_again_or_fails(tmp_path, max_failures):
+    resources = {"max_concurrent": 1, "max_failures": max_failures}
+    file = write(tmp_path, **LONG | {"sweep": STUDY["sweep"] | {"n_trials": 2}, "resources": resources})
+    table = finish_when_killed(file, tmp_path / "out", "ray::ImplicitFunc")
     if max_failures:
-        assert table["status"].tolist() == ["complete"]
-        assert re.search(r"trial-00000: search goes on after epoch \d", (out / "study.log").read_text())
+        assert table["status"].tolist() == ["complete", "complete"]
+        assert re.search(r"trial-00000: search goes on after epoch \d", (tmp_path / "out" / "study.log").read_text())
     else:
         assert table["status"].tolist() == ["failed", "complete"]
         assert table["reason"][0]
-        assert [t.state.name for t in trials(out)] == ["FAIL", "COMPLETE"]
+        assert [t.state.name for t in trials(tmp_path / "out")] == ["FAIL", "COMPLETE"]
+
+
+def test_trials_of_two_workers_survive_the_loss_of_one_and_are_stopped_early(tmp_path):
+    resources = {"cpus_per_trial": 2, "workers_per_trial": 2, "max_concurrent": 1}
+    file = write(tmp_path, **ONE_OF_TWO, resources=resources)
+    assert finish_when_killed(file, tmp_path / "out", "ray::_Rank")["status"].tolist() == ["complete", "pruned"]
+    assert re.search(r"trial-00000: search goes on after epoch \d", (tmp_path / "out" / "study.log").read_text())
+
+
+def finish_when_killed(file: Path, out: Path, worker: str) -> pd.DataFrame:
+    """The table of a study, processes of whose first trial were killed."""
+    study = start(file, out)
+    wait(lambda: (out / "checkpoints" / "trial-00000" / "search.pt").is_file())
+    for pid in processes(worker, study.pid):
+        os.kill(pid, signal.SIGKILL)
+    _, err = study.communicate(timeout=PATIENCE)
+    assert study.returncode == 0, err
+    return read_table(out)

@@ -13,7 +13,7 @@ import pytest
 import s3fs
 from commands import OFBNAS, PATIENCE, process, wait
 from nodes import cluster
-from running import STUDY, rows, trials, write
+from running import ONE_OF_TWO, STUDY, rows, trials, write
 
 import ofbnas
 
@@ -82,11 +82,7 @@ def test_a_node_and_the_driver_are_killed_and_the_study_ends_as_if_nothing_had_h
 
 
 def test_trials_span_nodes_survive_the_loss_of_a_worker_and_are_stopped_early(nodes, bucket, tmp_path):
-    """The second trial costs more than the first, so it adds less to the hypervolume, and one of two may go on."""
-    stopping = {"method": "front", "eta": 4, "first_rung": 1}
-    shares = [{"search.budget.gmacs_share": share} for share in (0.3, 0.8)]
-    sweep = STUDY["sweep"] | {"n_trials": 2, "start": shares, "early_stopping": stopping}
-    file, out = write(tmp_path, search=STUDY["search"] | {"epochs": 30}, sweep=sweep), tmp_path / "out"
+    file, out = write(tmp_path, **ONE_OF_TWO), tmp_path / "out"
     spread = ["resources.workers_per_trial=2", "resources.cpus_per_trial=2", "resources.storage_path=s3://studies/two"]
     err = finish(start(nodes, file, out, *spread), code=2)
     assert "a trial needs 2 CPUs on one node; the largest node has 1:" in err

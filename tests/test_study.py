@@ -1,4 +1,4 @@
-"""Whole studies, with real processes: failing trials, one driver, extending, stopping early."""
+"""Whole studies, with real processes: failing trials, extending, stopping early."""
 
 from __future__ import annotations
 

@@ -90,6 +90,10 @@ class ResourcesConfig(Section):
             raise ValueError(f"gpus_per_trial is {gpus:g}, expected 0 or one for each of {workers} workers_per_trial")
         return self
 
+    def per_worker(self) -> tuple[float, float]:
+        """CPUs and GPUs of each worker of a trial."""
+        return self.cpus_per_trial / self.workers_per_trial, self.gpus_per_trial / self.workers_per_trial
+
 
 class StudyConfig(Section):
     """A study: a parent, the space around it, and a sweep of searches."""

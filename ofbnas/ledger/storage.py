@@ -65,15 +65,14 @@ def mend(config: StudyConfig, folder: Path) -> None:
     """
     given = config.sweep.storage
     file = None if given is not None and is_url(given) else file_of(given, folder)
-    if file is None or not file.is_file():
+    if file is None or not file.is_file() or _is_whole(file):
         return
     lock = JournalFileSymlinkLock(str(file))  # what Optuna writes under
     lock.acquire()
     try:
-        records = file.read_bytes()
-        if not records.endswith(b"\n"):
+        if not _is_whole(file):  # it was nobody who is still writing
             with file.open("r+b") as journal:
-                journal.truncate(records.rfind(b"\n") + 1)
+                journal.truncate(file.read_bytes().rfind(b"\n") + 1)
     finally:
         lock.release()
 
@@ -112,6 +111,12 @@ def readable(config: StudyConfig) -> Iterator[None]:
             f"server runs and has the database, the user and the password, which comes from the URL, {PASSWORD} or "
             "PGPASSWORD; the same command goes on"
         ) from None
+
+
+def _is_whole(journal: Path) -> bool:
+    """Whether a journal ends with the end of a record."""
+    records = journal.read_bytes()
+    return not records or records.endswith(b"\n")
 
 
 def _database(url: URL, told: str) -> RDBStorage:

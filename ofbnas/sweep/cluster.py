@@ -147,8 +147,8 @@ def nodes() -> list[Node]:
 def placement(config: StudyConfig) -> tune.PlacementGroupFactory:
     """What Tune reserves for a trial: a bundle for each worker."""
     resources, workers = config.resources, config.resources.workers_per_trial
-    bundle = {"CPU": resources.cpus_per_trial / workers, "GPU": resources.gpus_per_trial / workers}
-    bundle = {name: amount for name, amount in bundle.items() if amount}
+    amounts = zip(("CPU", "GPU"), resources.per_worker(), strict=True)
+    bundle = {name: amount for name, amount in amounts if amount}
     return tune.PlacementGroupFactory([bundle] * workers, strategy="PACK" if resources.span_nodes else "STRICT_PACK")
 
 
@@ -229,12 +229,12 @@ def ready(config: StudyConfig, folder: Path, storage: str | None, *, joined: boo
     """
     cluster = nodes()
     check_storage(config, len(cluster))
-    trials_at_a_time(config, cluster)  # which need not be asked for anything where none fits
+    fits = trials_at_a_time(config, cluster)  # nodes need not be asked for anything where none does
     if joined:
         examine(cluster, config, folder, storage)
         if problems := _told(cluster):
             raise InputError("the cluster is not ready: " + "; ".join(problems))
-    fits = trials_at_a_time(config, cluster)
+        fits = trials_at_a_time(config, cluster)  # without those that turned out to be dead
     if storage is not None:  # which this process needs as well
         SharedStorage(storage).check(f"probe-{uuid.uuid4().hex}")
     return fits

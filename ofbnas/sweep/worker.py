@@ -77,12 +77,6 @@ class Work:
         """The study."""
         return StudyConfig.model_validate(yaml.safe_load(self.study))
 
-    def each(self) -> dict[str, float]:
-        """CPUs and GPUs of each worker."""
-        resources = self.config.resources
-        workers = resources.workers_per_trial
-        return {"cpus": resources.cpus_per_trial / workers, "gpus": resources.gpus_per_trial / workers}
-
     def run(
         self,
         rank: int,
@@ -91,9 +85,10 @@ class Work:
         on_rung: OnRung = _say_nothing,
     ) -> None:
         """Run the trial to its row, alone or together with its other workers, of which only the first reports."""
-        config, storage, each = self.config, self._shared(), self.each()
-        torch.set_num_threads(max(1, int(each["cpus"])))
-        data = data_of(config).to(device_of(each["gpus"]))
+        config, storage = self.config, self._shared()
+        cpus, gpus = config.resources.per_worker()
+        torch.set_num_threads(max(1, int(cpus)))
+        data = data_of(config).to(device_of(gpus))
 
         def keep_and_report(phase: str, epoch: int, epochs: int) -> None:
             if rank == 0:
@@ -102,8 +97,8 @@ class Work:
 
         with self.placed() if rank == 0 else nullcontext(Path(self.folder)) as place:  # others write nothing
             log.info("trial %d runs on %s", self.trial, ray.util.get_node_ip_address())
-            gpus = config.resources.gpus_per_trial
-            run_trial(config, self.params, self.trial, place, data, parent, keep_and_report, gpus, on_rung)
+            held = config.resources.gpus_per_trial
+            run_trial(config, self.params, self.trial, place, data, parent, keep_and_report, held, on_rung)
             if rank == 0:
                 deliver(place, storage, self.trial)
 
@@ -163,7 +158,8 @@ def trainable(
 
     try:
         if not work.over():
-            with others(work.run, parent, work.config.resources.workers_per_trial, **work.each()):
+            resources = work.config.resources
+            with others(work.run, parent, resources.workers_per_trial, *resources.per_worker()):
                 work.run(0, parent, report, on_rung)
     except Exception as error:
         if is_full(error):
