@@ -1,19 +1,21 @@
-"""What early stopping spares and what it costs, on studies that were run to the end with every epoch measured.
+"""What early stopping saves and what it costs, on studies in which every epoch was measured.
 
-    python benchmarks/early_stopping.py record digits --seed 0                    a study that stops nothing; 10 minutes
+    python benchmarks/early_stopping.py record digits --seed 0    # stops no trial; 10 minutes
     python benchmarks/early_stopping.py record digits --seed 1 --sampler random
-    python benchmarks/early_stopping.py record short --seed 2 --sampler random    3 minutes
-    python benchmarks/early_stopping.py replay                                    each method over what was recorded
+    python benchmarks/early_stopping.py record short --seed 2 --sampler random    # 3 minutes
+    python benchmarks/early_stopping.py replay    # each method, over all recordings
 
-A recording has a line for each trial and epoch of its search: what it would have told there had that been a rung; and
-after its very last epoch, what its row says. A replay lets trials arrive as they would with some workers, each epoch as
-long as any other, and asks the very rule that a study asks; what was recorded after a stop is not looked at. What a
-replay cannot show is that a sampler would have asked for other trials.
+A recording has a row for each epoch of each trial's search, with what the trial would have reported
+if that epoch had been a rung, and a last row with the final results of the trial. A replay lets
+trials arrive as they would with some workers, takes every epoch to last equally long, and asks the
+same rule that a study asks; it ignores what was recorded after a stop. It cannot show which other
+trials a sampler would have suggested.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,20 +28,22 @@ import torch
 import typer
 
 from ofbnas.config import StudyConfig
-from ofbnas.config.sweep import KNOWN_AT_RUNGS
-from ofbnas.cost import cost_of, sizes_of
-from ofbnas.indicators import volume_share
-from ofbnas.parent import data_of, trained_parent, untrained_parent
-from ofbnas.study_file import load_study
-from ofbnas.sweep.rungs import Reached
-from ofbnas.sweep.sampling import StudySearch
-from ofbnas.sweep.stopping import rule_of
-from ofbnas.trial import run_trial
+from ofbnas.config.study_file import load_study
+from ofbnas.models.cost import cost_of, sizes_of
+from ofbnas.study.cluster.sampling import StudySearch
+from ofbnas.study.cluster.stopping import rule_of
+from ofbnas.study.parent import data_of, trained_parent, untrained_parent
+from ofbnas.study.trial import run_trial
+from ofbnas.study.tuning.rungs import Reached
+from ofbnas.table.columns import KNOWN_AT_RUNGS
+from ofbnas.table.indicators import volume_share
+from ofbnas.training.events import Callback
 
 STUDY = Path(__file__).parent.parent / "studies" / "digits.yaml"
 RECORDINGS = Path(__file__).parent / "early_stopping"
 SWEPT = (
-    "sweep.params={search.budget.gmacs_share: {low: 0.12, high: 0.6}, search.lr: {low: 3.0e-4, high: 0.01, log: true}}"
+    "sweep.params={search.budget.gmacs_share: {low: 0.12, high: 0.6}, "
+    "search.lr: {low: 3.0e-4, high: 0.01, log: true}}"
 )
 SETTINGS = {
     "digits": ["sweep.n_trials=32"],
@@ -56,60 +60,109 @@ app = typer.Typer()
 
 
 class Replayed(NamedTuple):
-    """What a study with early stopping would have come to: trials that ended, and epochs of all trials together."""
+    """What a study with early stopping would have come to.
+
+    Attributes:
+        ended: Numbers of the trials that ran to the end.
+        epochs: Number of epochs of all trials together.
+    """
 
     ended: list[int]
     epochs: int
 
 
+class Arrival(NamedTuple):
+    """A running trial's next arrival at a rung; arrivals are sorted by time.
+
+    Attributes:
+        time: In epochs since the start of the study.
+        rung: Index of the rung.
+        place: The trial's place in the order of starts.
+        trial: Number of the trial in the recording.
+    """
+
+    time: int
+    rung: int
+    place: int
+    trial: int
+
+
+class Recorder(Callback):
+    """Keeps what a trial reports at each rung."""
+
+    def __init__(self, trial: int, rows: list[dict[str, float]]) -> None:
+        self.trial = trial
+        self.rows = rows
+
+    def on_rung(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Keep a report."""
+        known = {metric: metrics[metric] for metric in KNOWN_AT_RUNGS}
+        self.rows.append({"trial": self.trial, "epoch": epoch, **known})
+
+
 @app.command()
 def record(
-    name: Annotated[str, typer.Argument(help="digits: as the study is; short: 12 epochs and nothing after them.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="digits: the study as it is; short: 12 epochs and no fine-tuning."),
+    ],
     seed: Annotated[int, typer.Option(help="Seed of the study.")] = 0,
-    sampler: Annotated[str, typer.Option(help="Of the study.")] = "tpe",
+    sampler: Annotated[str, typer.Option(help="Sampler of the study.")] = "tpe",
 ) -> None:
-    """Run a study to the end, one trial after the other, and keep what each epoch would have told."""
+    """Run a study to the end, one trial after the other, and record what each epoch reports."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    every = {"method": "median", "metric": "val_top1", "first_rung": 1}  # has a rung after each epoch
-    study = study_of(name, every, f"seed={seed}", f"sweep.sampler={sampler}")
+
+    # The median rule has a rung after each epoch; it is never asked here, so it stops no trial.
+    every_epoch = {"method": "median", "metric": "val_top1", "first_rung": 1}
+    study = study_of(name, every_epoch, f"seed={seed}", f"sweep.sampler={sampler}")
     data = data_of(study)
-    parent = trained_parent(study, data).model.state_dict()
-    lines: list[dict[str, float]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        search = StudySearch(study, Path(folder))
+    weights = trained_parent(study, data).model.state_dict()
+    rows: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        search = StudySearch(study, folder)
         for number in range(study.sweep.n_trials):
             params = search.suggest(str(number))["params"]
-
-            def tell(epoch: int, values: Mapping[str, float]) -> None:
-                known = {metric: values[metric] for metric in KNOWN_AT_RUNGS}
-                lines.append({"trial": number, "epoch": epoch, **known})
-
-            row = run_trial(study, params, number, Path(folder), data, parent, lambda *progress: None, on_rung=tell)
-            tell(row["search_epochs"] + row["finetune_epochs"], row)
+            recorder = Recorder(number, rows)
+            row = run_trial(study, params, number, folder, data, weights, [recorder])
+            epochs = (row.search_epochs or 0) + (row.finetune_epochs or 0)
+            recorder.on_rung(epochs, row.values())
             search.on_trial_complete(str(number))
-            print(f"trial {number}: val_top1 {row['val_top1']:.2f}, gmacs {row['gmacs']:.4g}")
+            print(f"trial {number}: val_top1 {row.val_top1:.2f}, gmacs {row.gmacs:.4g}")
+
     RECORDINGS.mkdir(exist_ok=True)
-    pd.DataFrame(lines).to_csv(RECORDINGS / f"{name}-{sampler}-{seed}.csv", index=False, float_format="%.6g")
+    file = RECORDINGS / f"{name}-{sampler}-{seed}.csv"
+    pd.DataFrame(rows).to_csv(file, index=False, float_format="%.6g")
 
 
 @app.command()
-def replay(workers: Annotated[int, typer.Option(help="Trials at a time.")] = 4) -> None:
-    """Print a table in Markdown: each method on each recording, as recorded and in other orders of arrival."""
+def replay(workers: Annotated[int, typer.Option(help="Concurrent trials.")] = 4) -> None:
+    """Print a Markdown table: each method on each recording, as recorded and in other orders."""
     print(
-        "| recording | method | trials to the end | epochs | hypervolume | in 20 other orders: epochs | hypervolume |"
+        "| recording | method | trials to the end | epochs | hypervolume "
+        "| in 20 other orders: epochs | hypervolume |"
     )
     print("|---|---|---|---|---|---|---|")
     for recording in recordings():
-        for method in list(METHODS)[1:]:
-            found = [recording.replayed(method, workers, order) for order in [None, *range(20)]]
-            epochs = [one.epochs / recording.epochs for one in found]
-            volumes = [recording.share(one.ended) / recording.share() for one in found]
-            print(
-                f"| {recording.name} | {method} | {len(found[0].ended)} of {recording.trials} | {epochs[0]:.0%} "
-                f"| {volumes[0]:.2%} | {np.mean(epochs[1:]):.0%}, at most {max(epochs[1:]):.0%} "
-                f"| {np.mean(volumes[1:]):.2%}, at least {min(volumes[1:]):.2%} |"
-            )
+        for method in METHODS:
+            if method != "none":
+                print(replay_row(recording, method, workers))
+
+
+def replay_row(recording: Recording, method: str, workers: int) -> str:
+    """A row of the table: one method on one recording."""
+    orders = [None, *range(20)]
+    replays = [recording.replayed(method, workers, order) for order in orders]
+    epochs = [replayed.epochs / recording.epochs for replayed in replays]
+    full = recording.share()
+    volumes = [recording.share(replayed.ended) / full for replayed in replays]
+    return (
+        f"| {recording.name} | {method} | {len(replays[0].ended)} of {recording.trials} "
+        f"| {epochs[0]:.0%} | {volumes[0]:.2%} "
+        f"| {np.mean(epochs[1:]):.0%}, at most {max(epochs[1:]):.0%} "
+        f"| {np.mean(volumes[1:]):.2%}, at least {min(volumes[1:]):.2%} |"
+    )
 
 
 def study_of(name: str, stopping: Mapping[str, Any] | None, *settings: str) -> StudyConfig:
@@ -120,7 +173,7 @@ def study_of(name: str, stopping: Mapping[str, Any] | None, *settings: str) -> S
 
 
 def recordings() -> list[Recording]:
-    """All that have been made."""
+    """All recordings."""
     return [Recording(file) for file in sorted(RECORDINGS.glob("*.csv"))]
 
 
@@ -128,60 +181,87 @@ class Recording:
     """A study that was run to the end.
 
     Attributes:
-        name: Study, sampler and seed.
-        trials: How many.
-        epochs: Of all trials together.
+        name: Its study, sampler and seed.
+        study: Name of the study.
+        values: Metrics by trial and epoch.
+        trials: Number of trials.
+        last: Epoch of the final results, fine-tuning included.
+        epochs: Number of epochs of all trials together.
+        parent: "gmacs" and "params" of the parent.
     """
 
     def __init__(self, file: Path) -> None:
-        told = pd.read_csv(file)
-        self.name, self.study = file.stem, file.stem.partition("-")[0]
-        self.values = told.set_index(["trial", "epoch"])[list(KNOWN_AT_RUNGS)].to_dict("index")
-        self.trials, self.last = told["trial"].nunique(), int(told["epoch"].max())
+        rows = pd.read_csv(file)
+        self.name = file.stem
+        self.study = file.stem.partition("-")[0]
+        self.values = rows.set_index(["trial", "epoch"])[list(KNOWN_AT_RUNGS)].to_dict("index")
+        self.trials = rows["trial"].nunique()
+        self.last = int(rows["epoch"].max())
         self.epochs = self.trials * self.last
+
         parent = untrained_parent(study_of(self.study, None))
         sizes = sizes_of(parent.axes)
-        macs, params = (cost_of(parent.model, parent.axes, metric).of(sizes) for metric in ("macs", "params"))
+        macs = cost_of(parent.model, parent.axes, "macs").of(sizes)
+        params = cost_of(parent.model, parent.axes, "params").of(sizes)
         self.parent = {"gmacs": macs / 1e9, "params": params}
 
     def replayed(self, method: str, workers: int = 4, order: int | None = None) -> Replayed:
         """The study with early stopping.
 
         Args:
-            method: One of METHODS.
-            workers: Trials at a time.
-            order: Seed of another order of arrival; by default that of the recording.
+            method: A key of METHODS.
+            workers: Number of concurrent trials.
+            order: Seed of another order in which trials start; by default the recorded one.
         """
         study = study_of(self.study, METHODS[method])
-        rule = rule_of(study, self.parent) if METHODS[method] else None
+        rule = None if METHODS[method] is None else rule_of(study, self.parent)
         rungs = [*study.rungs(study.search.epochs), self.last]
-        numbers = range(self.trials) if order is None else np.random.default_rng(order).permutation(self.trials)
-        waiting = iter(enumerate(numbers))
-        running = [(rungs[0], 0, *next(waiting)) for _ in range(workers)]  # when it is at which rung, and who
+        waiting = iter(enumerate(self._order(order)))
+        first = itertools.islice(waiting, workers)
+        running = [Arrival(rungs[0], 0, place, trial) for place, trial in first]
         heapq.heapify(running)
         reached: list[Reached] = []
-        ended, epochs = [], 0
+        ended = []
+        epochs = 0
         while running:
-            now, rung, arrival, trial = heapq.heappop(running)
-            epoch = rungs[rung]
+            now = heapq.heappop(running)
+            epoch = rungs[now.rung]
             if epoch < self.last:
-                asked = Reached(arrival, epoch, self.values[trial, epoch])
-                goes_on = rule is None or rule(reached, asked)
-                reached.append(asked)
-                if goes_on:
-                    heapq.heappush(running, (now + rungs[rung + 1] - epoch, rung + 1, arrival, trial))
+                # Trials are numbered in the order of their starts, as a study numbers them.
+                report = Reached(now.place, epoch, self.values[now.trial, epoch])
+                promoted = rule is None or rule(reached, report)
+                reached.append(report)
+                if promoted:
+                    rung = now.rung + 1
+                    time = now.time + rungs[rung] - epoch
+                    heapq.heappush(running, now._replace(time=time, rung=rung))
                     continue
             else:
-                ended.append(int(trial))
+                ended.append(now.trial)
+
+            # The trial is over: its worker takes the next one.
             epochs += epoch
-            if (following := next(waiting, None)) is not None:
-                heapq.heappush(running, (now + rungs[0], 0, *following))
+            for place, trial in itertools.islice(waiting, 1):
+                heapq.heappush(running, Arrival(now.time + rungs[0], 0, place, trial))
         return Replayed(sorted(ended), epochs)
 
+    def _order(self, seed: int | None) -> list[int]:
+        """Numbers of the trials in the order of their starts."""
+        if seed is None:
+            return list(range(self.trials))
+        permuted: list[int] = np.random.default_rng(seed).permutation(self.trials).tolist()
+        return permuted
+
     def share(self, trials: Sequence[int] | None = None) -> float:
-        """Hypervolume of some trials' rows, by default of all, up to the parent's cost and an accuracy of 0."""
-        chosen = [self.values[trial, self.last] for trial in (range(self.trials) if trials is None else trials)]
-        points = np.array([[values["gmacs"], values["val_top1"]] for values in chosen])
+        """Hypervolume of some trials' results, up to the parent's cost and an accuracy of 0.
+
+        Args:
+            trials: Numbers of the trials; by default all.
+        """
+        if trials is None:
+            trials = range(self.trials)
+        results = [self.values[trial, self.last] for trial in trials]
+        points = np.array([[values["gmacs"], values["val_top1"]] for values in results])
         return volume_share(points, (self.parent["gmacs"], 0.0))
 
 

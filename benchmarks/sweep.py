@@ -1,29 +1,36 @@
-"""What a study costs beside its searches, and where a large one would saturate.
+"""What a study costs in addition to its searches, and where a large one would saturate.
 
     python benchmarks/sweep.py                   all of it, about six minutes on two cores
     python benchmarks/sweep.py overhead rates    some of it
 
-overhead: seconds per trial that a study adds to the bare search, one trial at a time, worker processes reused.
-use:      share of two workers' time that trials run in, two at a time.
-nodes:    trials per second on two nodes of one CPU against one node of two; the nodes are processes of this machine.
-rates:    what the driver, Optuna's storage and the table manage alone, at growing numbers of trials.
+overhead: seconds per trial that a study adds to a search alone, one trial at a time, with reused
+          worker processes.
+use:      share of two workers' time that is spent in trials, two at a time.
+nodes:    trials per second on two nodes with one CPU each, relative to one node with two; the nodes
+          are processes of this machine.
+rates:    what the driver, Optuna's storage and the table can do alone, with growing numbers of
+          trials.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import secrets
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+# torch and Ray read these at import.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
 
@@ -31,19 +38,27 @@ import optuna
 import torch
 
 from ofbnas.config import StudyConfig
-from ofbnas.ledger.points import draw
-from ofbnas.parent import data_of, trained_parent
-from ofbnas.sweep.ray_quietly import ray, tune
-from ofbnas.sweep.sampling import StudySearch, sampler_of
-from ofbnas.sweep.study import run_study
-from ofbnas.table import next_trial, read_row, read_table, write_row
-from ofbnas.trial import base_row, run_trial
+from ofbnas.study.cluster.ray_import import ray
+from ofbnas.study.cluster.sampling import StudySearch, sampler_of
+from ofbnas.study.cluster.tune_import import tune
+from ofbnas.study.parent import data_of, trained_parent
+from ofbnas.study.run import run_study
+from ofbnas.study.trial import base_row, run_trial
+from ofbnas.study.tuning.points import draw
+from ofbnas.table.store import next_trial, read_row, read_table, write_row
 
 STUDY: dict[str, Any] = {
     "name": "benchmark",
     "model": {
         "name": "vit_tiny_patch16_224",
-        "kwargs": {"img_size": 8, "patch_size": 2, "in_chans": 1, "embed_dim": 64, "depth": 4, "num_heads": 4},
+        "kwargs": {
+            "img_size": 8,
+            "patch_size": 2,
+            "in_chans": 1,
+            "embed_dim": 64,
+            "depth": 4,
+            "num_heads": 4,
+        },
     },
     "data": {"name": "digits"},
     "pretrain": {"epochs": 2},
@@ -60,52 +75,64 @@ STUDY: dict[str, Any] = {
 }
 
 
-class Watch:
-    """A view that keeps the times of what happens."""
+class Stopwatch:
+    """A view of a study that records when its trials start and end."""
 
     def __init__(self) -> None:
         self.starts: dict[int, float] = {}
         self.ends: dict[int, float] = {}
 
     def parent(self, epoch: int, epochs: int) -> None:
-        """Of no interest."""
+        """Not measured."""
 
     def begin(self, done: int, wanted: int) -> None:
-        """Of no interest."""
+        """Not measured."""
 
     def started(self, trial: int) -> None:
         """A trial is given to a worker."""
         self.starts[trial] = time.monotonic()
 
     def progress(self, trial: int, phase: str, epoch: int, epochs: int) -> None:
-        """Of no interest."""
+        """Not measured."""
+
+    def again(self, trial: int, reason: str) -> None:
+        """Not measured."""
 
     def ended(self, trial: int) -> None:
         """A trial has its row."""
         self.ends[trial] = time.monotonic()
 
 
-def config_of(trials: int, at_a_time: int) -> StudyConfig:
-    """The study with so many trials."""
-    return StudyConfig.model_validate(
-        STUDY
-        | {"sweep": STUDY["sweep"] | {"n_trials": trials, "sampler": "random"}}
-        | {"search_space": {"heads": {"low": 0.25, "step": 0.25}, "mlp": {"low": 0.25, "step": 0.25}}}
-        | {"resources": {"max_concurrent": at_a_time}}
-    )
+def config_of(trials: int, concurrent: int) -> StudyConfig:
+    """The study with so many trials, of which so many run at a time."""
+    quarters = {"low": 0.25, "step": 0.25}
+    changes = {
+        "sweep": STUDY["sweep"] | {"n_trials": trials, "sampler": "random"},
+        "search_space": {"heads": quarters, "mlp": quarters},
+        "resources": {"max_concurrent": concurrent},
+    }
+    return StudyConfig.model_validate(STUDY | changes)
 
 
-def study(trials: int, at_a_time: int, address: str | None = None) -> dict[str, float]:
-    """Run a study; each trial's time counts from the end of the one before it in its place, so the first do not."""
-    watch = Watch()
-    with tempfile.TemporaryDirectory() as place:
+def study(trials: int, concurrent: int, address: str | None = None) -> dict[str, float]:
+    """Run a study and measure its trials.
+
+    A trial's time counts from the end of the trial that its worker ran before, so the first trial
+    of each worker, which also starts Ray and the worker, is left out.
+    """
+    view = Stopwatch()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "study"
         begun = time.monotonic()
-        run_study(config_of(trials, at_a_time), Path(place) / "study", watch, address)
-        rows = read_table(Path(place) / "study")
+        run_study(config_of(trials, concurrent), folder, view, address)
+        rows = read_table(folder)
     assert (rows["status"] == "complete").all(), rows["reason"].tolist()
-    order, ends = sorted(watch.starts, key=watch.starts.__getitem__), sorted(watch.ends.values())
-    later = order[at_a_time:]
-    taken = sum(watch.ends[trial] - free for trial, free in zip(later, ends, strict=False))
+
+    order = sorted(view.starts, key=view.starts.__getitem__)
+    ends = sorted(view.ends.values())
+    later = order[concurrent:]
+    # A worker is free when a trial ends: the n-th end lets the n-th of the later trials start.
+    taken = sum(view.ends[trial] - free for trial, free in zip(later, ends, strict=False))
     inside = float(rows.set_index("trial")["seconds"][later].sum())
     return {
         "trials": len(later),
@@ -121,153 +148,191 @@ def overhead() -> dict[str, float]:
     trials = 9
     config = config_of(trials, 1)
     data = data_of(config)
-    parent = trained_parent(config, data).model.state_dict()
+    weights = trained_parent(config, data).model.state_dict()
     sampler = optuna.create_study(sampler=sampler_of(config.sweep, config.seed))
-    taken = []
-    with tempfile.TemporaryDirectory() as place:
+    times = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         for number in range(trials):
             values = draw(sampler.ask(), config.sweep)
             start = time.monotonic()
-            run_trial(config, values, number, Path(place) / "bare", data, parent, lambda *_: None)
-            taken.append(time.monotonic() - start)
-    bare = sum(taken[1:]) / (trials - 1)
-    found = study(trials, 1)
-    return {"bare": bare, **found, "overhead": found["seconds_per_trial"] - bare}
+            run_trial(config, values, number, folder, data, weights)
+            times.append(time.monotonic() - start)
+    bare = statistics.mean(times[1:])  # the first one warms up
+    in_study = study(trials, 1)
+    return {"bare": bare, **in_study, "overhead": in_study["seconds_per_trial"] - bare}
 
 
 def use() -> dict[str, float]:
-    """How much of two workers' time trials run in."""
+    """The share of two workers' time that is spent in trials."""
     return study(18, 2)
 
 
 def nodes() -> dict[str, Any]:
-    """Two nodes of one CPU each against one of two."""
-    found = {}
-    for name, cpus in (("one node", [2]), ("two nodes", [1, 1])):
+    """Two nodes with one CPU each, relative to one node with two."""
+    result: dict[str, Any] = {}
+    for name, cpus in {"one node": [2], "two nodes": [1, 1]}.items():
         with cluster(cpus) as address:
-            found[name] = study(12, 2, address)
-    ratio = found["one node"]["seconds_per_trial"] / found["two nodes"]["seconds_per_trial"]
-    return found | {"two_against_one": ratio}
+            result[name] = study(12, 2, address)
+    one = result["one node"]["seconds_per_trial"]
+    two = result["two nodes"]["seconds_per_trial"]
+    return result | {"two_against_one": one / two}
 
 
 @contextmanager
 def cluster(cpus: list[int]) -> Iterator[str]:
     """Ray nodes as processes of this machine, and a head that runs no trials."""
-    ray_command = [str(Path(sys.executable).parent / "ray")]
-    quiet: dict[str, Any] = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    start = [*ray_command, "start", "--disable-usage-stats"]
-    subprocess.run([*start, "--head", "--port", "6399", "--num-cpus", "0", "--include-dashboard=false"], **quiet)
+    ray_command = str(Path(sys.executable).parent / "ray")
+    address = "127.0.0.1:6399"
+
+    def run(*words: str) -> None:
+        subprocess.run(
+            [ray_command, *words],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    port = address.partition(":")[2]
+    start = ["start", "--disable-usage-stats"]
+    run(*start, "--head", "--port", port, "--num-cpus", "0", "--include-dashboard=false")
     try:
         for number in cpus:
-            subprocess.run([*start, "--address", "127.0.0.1:6399", "--num-cpus", str(number)], **quiet)
-        yield "127.0.0.1:6399"
+            run(*start, "--address", address, "--num-cpus", str(number))
+        yield address
     finally:
-        subprocess.run([*ray_command, "stop", "--force"], **quiet)
+        run("stop", "--force")
 
 
 def per_second(run: Callable[[], object], seconds: float = 2.0) -> float:
-    """How often something can be done in a second."""
-    count, start = 0, time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds:
+    """How often per second something can be done."""
+    count = 0
+    start = time.perf_counter()
+    passed = 0.0
+    while passed < seconds:
         run()
         count += 1
+        passed = time.perf_counter() - start
     return count / passed
 
 
 def rates() -> dict[str, Any]:
-    """What each part manages alone."""
-    return {"driver": driver_rate(), "optuna": [optuna_rates(n) for n in (100, 1000, 3000)], "table": table_rates()}
+    """What each part can do alone."""
+    return {
+        "driver": driver_rate(),
+        "optuna": [optuna_rates(trials) for trials in (100, 1000, 3000)],
+        "table": table_rates(),
+    }
 
 
 def driver_rate() -> dict[str, float]:
-    """Results of trials that Tune's loop takes in a second, from eight trials that do nothing else than report."""
-    reports = 200
+    """Results per second that Tune's loop processes, from eight trials that only report."""
+    times: list[float] = []
+
+    class ResultTimes(tune.Callback):
+        # The list is not an attribute: Tune copies its callbacks.
+        def on_trial_result(
+            self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
+        ) -> None:
+            times.append(time.monotonic())
 
     def report(config: dict[str, Any]) -> None:
-        for _ in range(reports):
+        for _ in range(200):
             tune.report({"x": 1})
 
-    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level=50)
+    ray.init(
+        address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level=50
+    )
     try:
-        with tempfile.TemporaryDirectory() as place:
-            times: list[float] = []
-
-            class Times(tune.Callback):
-                def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-                    times.append(time.monotonic())
-
-            settings = tune.RunConfig(storage_path=place, verbose=0, callbacks=[Times()])
-            tune.Tuner(report, tune_config=tune.TuneConfig(num_samples=8), run_config=settings).fit()
+        with tempfile.TemporaryDirectory() as folder:
+            run_config = tune.RunConfig(storage_path=folder, verbose=0, callbacks=[ResultTimes()])
+            tune_config = tune.TuneConfig(num_samples=8)
+            tune.Tuner(report, tune_config=tune_config, run_config=run_config).fit()
     finally:
         ray.shutdown()
-    times = times[len(times) // 5 : -len(times) // 5]  # while all report
-    return {"results_per_second": (len(times) - 1) / (times[-1] - times[0])}
+
+    # All trials report only in the middle: they start and end one after the other.
+    fifth = len(times) // 5
+    middle = times[fifth:-fifth]
+    return {"results_per_second": (len(middle) - 1) / (middle[-1] - middle[0])}
 
 
 def optuna_rates(trials: int) -> dict[str, float]:
-    """Asking for and telling of trials in a study that has some already, in a journal, with TPE; and opening it."""
+    """Trials per second, asked for and reported, in a study that already has some; and opening it.
+
+    The study is in a journal, and TPE is its sampler.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    config = StudyConfig.model_validate(
-        STUDY | {"search_space": {"mlp": {"low": 0.25, "step": 0.25}}, "sweep": STUDY["sweep"] | {"n_trials": 10_000}}
-    )
-    with tempfile.TemporaryDirectory() as place:
-        search = StudySearch(config, Path(place))
-        generator = torch.Generator().manual_seed(0)
-        search.study.sampler = optuna.samplers.RandomSampler(seed=0)
-        for _ in range(trials):
-            trial = search.study.ask()
-            draw(trial, config.sweep)
-            search.study.tell(trial, torch.rand(2, generator=generator).tolist())
-        search.study.sampler = sampler_of(config.sweep, 0)
+    changes = {
+        "search_space": {"mlp": {"low": 0.25, "step": 0.25}},
+        "sweep": STUDY["sweep"] | {"n_trials": 10_000},
+    }
+    config = StudyConfig.model_validate(STUDY | changes)
+    generator = torch.Generator().manual_seed(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        search = StudySearch(config, folder)
 
         def ask_and_tell() -> None:
             trial = search.study.ask()
             draw(trial, config.sweep)
             search.study.tell(trial, torch.rand(2, generator=generator).tolist())
 
+        # The earlier trials are drawn at random, which takes much less time than TPE.
+        search.study.sampler = optuna.samplers.RandomSampler(seed=0)
+        for _ in range(trials):
+            ask_and_tell()
+        search.study.sampler = sampler_of(config.sweep, 0)
         each = per_second(ask_and_tell)
+
         start = time.perf_counter()
-        optuna.load_study(study_name="benchmark", storage=storage(Path(place)))
+        optuna.load_study(study_name="benchmark", storage=journal(folder))
         opening = time.perf_counter() - start
-        size = (Path(place) / "journal.log").stat().st_size
-    return {"trials": trials, "asked_and_told_per_second": each, "seconds_to_open": opening, "journal_mb": size / 1e6}
+        size = (folder / "journal.log").stat().st_size
+    return {
+        "trials": trials,
+        "asked_and_told_per_second": each,
+        "seconds_to_open": opening,
+        "journal_mb": size / 1e6,
+    }
 
 
-def storage(folder: Path) -> optuna.storages.BaseStorage:
-    """A journal, opened anew."""
-    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "journal.log")))
+def journal(folder: Path) -> optuna.storages.BaseStorage:
+    """The journal in a study's folder, opened again."""
+    file = str(folder / "journal.log")
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(file))
 
 
 def table_rates() -> dict[str, Any]:
-    """Rows written, and looked up and read where there are many, each a file as trials leave them."""
-    config, found = config_of(1, 1), {}
-    row = base_row(config, {"search.lr": 0.1}, 0) | {"status": "complete", "top1": 90.0, "gmacs": 1.0}
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
+    """Writing, finding and reading rows that are a file each, as trials write them."""
+    config = config_of(1, 1)
+    row = replace(base_row(config, {"search.lr": 0.1}, 0, "complete"), top1=90.0, gmacs=1.0)
+    numbers = itertools.count()
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
 
         def write() -> None:
-            write_row(place, row | {"trial": next_number()})
+            write_row(folder, replace(row, trial=next(numbers)))
 
-        numbers = iter(range(1_000_000))
-
-        def next_number() -> int:
-            return next(numbers)
-
-        found["rows_written_per_second"] = per_second(write)
+        result["rows_written_per_second"] = per_second(write)
         for rows in (1_000, 4_000):
-            while next_trial(place) < rows:
+            while next_trial(folder) < rows:
                 write()
             start = time.perf_counter()
-            read_table(place)
-            found[f"seconds_to_read_{rows}"] = time.perf_counter() - start
-        found["rows_looked_up_per_second"] = per_second(lambda: read_row(place, 1))
-    return found
+            read_table(folder)
+            result[f"seconds_to_read_{rows}"] = time.perf_counter() - start
+        result["rows_looked_up_per_second"] = per_second(lambda: read_row(folder, 1))
+    return result
 
 
 def main() -> None:
-    """Run the parts that are asked for, and print each as JSON."""
+    """Run the parts that are given, and print a line of JSON for each."""
     parts = {"overhead": overhead, "use": use, "nodes": nodes, "rates": rates}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    # argparse also checks the default of "*", an empty list, against the choices.
     parser.add_argument("parts", nargs="*", choices=[[], *parts], help="by default all")
     for name in parser.parse_args().parts or parts:
         print(json.dumps({name: parts[name]()}), flush=True)

@@ -1,8 +1,9 @@
-"""How fronts and tables grow: time over rows, beside other ways to the same front.
+"""How the time of tables and fronts grows with the number of rows, compared with other libraries.
 
     python benchmarks/table.py [--rows 10000 100000 1000000]
 
-Each figure is the best of three. Peers get the points in memory as they need them; Optuna's stops at 10,000 rows.
+Times are the best of three runs unless noted. Other libraries get the points in memory, in the form
+that they need; Optuna is measured up to 10,000 rows only.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
 
-from ofbnas.compare import compare
-from ofbnas.front import front, reference_point
-from ofbnas.table import read_table, write_row, write_table
+from ofbnas.table.columns import Row
+from ofbnas.table.compare import compare
+from ofbnas.table.front import front, reference_point
+from ofbnas.table.store import read_table, write_row, write_table
 
 OPTUNA_ROWS = 10_000
 
@@ -35,8 +39,11 @@ def best_of(run: Callable[[], object], times: int = 3) -> float:
     return min(taken)
 
 
-def made(rows: int) -> pd.DataFrame:
-    """A table with a front of some thousand points: accuracy rises with the logarithm of the cost, with noise."""
+def synthetic(rows: int) -> pd.DataFrame:
+    """A table whose accuracy rises with the logarithm of the cost, with noise.
+
+    The noise is small, so that many rows are on the front.
+    """
     generator = np.random.default_rng(0)
     gmacs = generator.uniform(0.2, 4.6, rows)
     blocks = [{"heads": 6, "head_size": 64, "mlp": 1536}] * 12
@@ -63,50 +70,70 @@ def made(rows: int) -> pd.DataFrame:
 def pandas_front(table: pd.DataFrame) -> pd.DataFrame:
     """The front by sorting and a running maximum."""
     ordered = table.sort_values(["gmacs", "top1"], ascending=[True, False])
-    return ordered[ordered["top1"] > ordered["top1"].cummax().shift(fill_value=-np.inf)]
+    best_before = ordered["top1"].cummax().shift(fill_value=-np.inf)
+    return ordered[ordered["top1"] > best_before]
 
 
-def optuna_front(table: pd.DataFrame) -> int:
+def optuna_front(table: pd.DataFrame) -> None:
     """The front by Optuna: a study with the rows as trials, and its best trials."""
+    points = zip(table["gmacs"], table["top1"], strict=True)
     study = optuna.create_study(directions=["minimize", "maximize"])
-    study.add_trials([optuna.create_trial(values=[x, y]) for x, y in zip(table["gmacs"], table["top1"], strict=True)])
+    study.add_trials([optuna.create_trial(values=list(point)) for point in points])
     start = time.perf_counter()
-    study.best_trials  # noqa: B018
-    print(f"  (of Optuna's, {time.perf_counter() - start:.3g} s are best_trials)")
-    return len(table)
+    study.best_trials  # noqa: B018  # a property that computes the front
+    print(f"  (of Optuna's time, best_trials takes {time.perf_counter() - start:.3g} s)")
+
+
+def measure(rows: int, folder: Path) -> dict[str, Any]:
+    """All figures of a table with so many rows."""
+    table = synthetic(rows)
+    file = folder / f"{rows}.parquet"
+    write_table(table, file)
+    halves = {
+        "a": table.iloc[::2].reset_index(drop=True),
+        "b": table.iloc[1::2].reset_index(drop=True),
+    }
+    ref = reference_point(table)
+    columns = ["arch_id", "gmacs", "top1"]
+    cheap = [("gmacs", "<", 0.3)]
+    best = front(table)
+    same = set(best["arch_id"]) == set(pandas_front(table)["arch_id"])
+    figures: dict[str, Any] = {
+        "rows": rows,
+        "front_points": len(best),
+        "same_front_as_pandas": same,
+        "megabytes": round(file.stat().st_size / 1e6, 1),
+        "read_all_s": best_of(lambda: read_table(file)),
+        "read_three_columns_s": best_of(lambda: read_table(file, columns=columns)),
+        "read_filtered_s": best_of(lambda: read_table(file, where=cheap)),
+        "front_s": best_of(lambda: front(table)),
+        "compare_s": best_of(lambda: compare(halves, ref=ref)),
+        "pandas_front_s": best_of(lambda: pandas_front(table)),
+    }
+    if rows <= OPTUNA_ROWS:
+        figures["optuna_front_s"] = best_of(lambda: optuna_front(table), times=1)
+
+    row = replace(Row.of(dict(table.iloc[0])), trial=rows)
+    study = folder / f"study-{rows}"
+    figures["append_row_s"] = best_of(lambda: write_row(study, row), times=10)
+    return figures
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure tables of several sizes, and print a line of JSON for each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    asked = parser.parse_args()
+    sizes = parser.parse_args().rows
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
-        for rows in asked.rows:
-            table, file = made(rows), Path(folder) / f"{rows}.parquet"
-            write_table(table, file)
-            half = {"a": table.iloc[::2].reset_index(drop=True), "b": table.iloc[1::2].reset_index(drop=True)}
-            point = reference_point(table)
-            same = set(front(table)["arch_id"]) == set(pandas_front(table)["arch_id"])
-            figures = {
-                "rows": rows,
-                "front_points": len(front(table)),
-                "same_front_as_pandas": same,
-                "megabytes": round(file.stat().st_size / 1e6, 1),
-                "read_all_s": best_of(lambda: read_table(file)),
-                "read_three_columns_s": best_of(lambda: read_table(file, columns=["arch_id", "gmacs", "top1"])),
-                "read_filtered_s": best_of(lambda: read_table(file, where=[("gmacs", "<", 0.3)])),
-                "front_s": best_of(lambda: front(table)),
-                "compare_s": best_of(lambda: compare(half, ref=point)),
-                "pandas_front_s": best_of(lambda: pandas_front(table)),
-            }
-            if rows <= OPTUNA_ROWS:
-                figures["optuna_front_s"] = best_of(lambda: optuna_front(table), 1)
-            row = dict(table.iloc[0]) | {"trial": rows}
-            study = Path(folder) / f"study-{rows}"
-            figures["append_row_s"] = best_of(lambda: write_row(study, row), 10)
-            print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}), flush=True)
+        for rows in sizes:
+            figures = measure(rows, Path(folder))
+            for name, figure in figures.items():
+                if isinstance(figure, float):
+                    figures[name] = round(figure, 4)
+            print(json.dumps(figures), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The errors a user can meet."""
+"""The errors that a user can meet."""
 
 from __future__ import annotations
 
@@ -6,27 +6,47 @@ from collections.abc import Iterator
 
 
 class InputError(ValueError):
-    """What was asked for cannot be done as asked.
+    """A request that cannot be carried out as given.
 
-    The message is one line: what was given, what was expected, what to do. The command line prints it and exits
-    with 2.
+    The message is one line: what was given, what was expected, what to do. The command line prints
+    it and exits with 2.
     """
 
 
 class NotFiniteError(ArithmeticError):
-    """A loss became NaN or infinite; the run that met it cannot go on."""
+    """A loss became NaN or infinite; its run cannot continue."""
 
 
 class DiskFullError(OSError):
-    """There is no room for more files; what has been written stays, and the same command goes on from there."""
+    """The disk is too full for more files; those written are kept, and the same command resumes."""
+
+
+class FolderLostError(OSError):
+    """A study's folder was removed while the study ran; nothing more can be saved."""
 
 
 class TransferError(OSError):
-    """Files did not arrive whole; what has arrived stays, and the same command goes on from there."""
+    """Files did not arrive complete; those that did are kept, and the same command resumes."""
+
+
+class DamagedError(InputError):
+    """A file that is truncated, or was changed since it was written."""
+
+
+class WorkerLostError(RuntimeError):
+    """A process that trains together with others died or stopped answering.
+
+    All of them have to be restarted; they then resume.
+    """
+
+
+def one_line(error: object, limit: int = 300) -> str:
+    """An error's message in one line, cut at `limit` characters; its type if it has no message."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, what led to it, and so on."""
+    """An exception, the one that led to it, and so on back to the first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

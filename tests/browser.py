@@ -39,14 +39,22 @@ class Page:
             self.driver.get_log(kind)
         self.driver.get(url)
         # A page is drawn again where its own scroll bar has made it narrower.
-        self.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(() => arguments[0]()))")
+        self.driver.execute_async_script(
+            "requestAnimationFrame(() => requestAnimationFrame(() => arguments[0]()))"
+        )
 
     def complaints(self) -> list[str]:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        messages = [
+            json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
+        ]
+        return [
+            m["params"]["request"]["url"]
+            for m in messages
+            if m["method"] == "Network.requestWillBeSent"
+        ]
 
     def one(self, selector: str):
         return self.driver.find_element(By.CSS_SELECTOR, selector)
@@ -71,7 +79,9 @@ class Page:
         """The selected trial as each part of the page says it."""
         return (
             self.js("document.getElementById('selected').value"),
-            self.js("document.querySelector('#front .selected').dataset.key").removeprefix("point-"),
+            self.js("document.querySelector('#front .selected').dataset.key").removeprefix(
+                "point-"
+            ),
             self.js("document.querySelector('#trials-body .selected').dataset.trial"),
             self.one("#architecture p").text.split(",")[0].removeprefix("Trial "),
         )
@@ -81,7 +91,9 @@ class Page:
 def chromium(profile: Path) -> Iterator[Page]:
     """Start Chromium with an empty profile."""
     places = shutil.which("chromium"), shutil.which("chromedriver")
-    assert all(places), "chromium and chromedriver are missing: apt-get install chromium chromium-driver"
+    assert all(places), (
+        "chromium and chromedriver are missing: apt-get install chromium chromium-driver"
+    )
     options = webdriver.ChromeOptions()
     options.binary_location = places[0]
     for flag in (*FLAGS, f"--user-data-dir={profile}"):

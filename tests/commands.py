@@ -1,8 +1,9 @@
-"""The command line, and what tests that start processes need."""
+"""The command line, and helpers of tests that start processes."""
 
 from __future__ import annotations
 
 import io
+import os
 import socket
 import subprocess
 import sys
@@ -14,20 +15,25 @@ from unittest.mock import patch
 from ofbnas.cli import main
 
 OFBNAS = Path(sys.executable).parent / "ofbnas"
-PATIENCE = 900  # seconds after which a test calls a process hung; no limit on how slow a machine may be
+PATIENCE = 900  # seconds after which a process counts as hung, even on a slow machine
 
 
 def process(*args, **kwargs) -> subprocess.CompletedProcess[str]:
     """A command as a process of its own."""
     words = [OFBNAS, *map(str, args)]
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE, **kwargs)
+    return subprocess.run(
+        words, capture_output=True, text=True, check=False, timeout=PATIENCE, **kwargs
+    )
 
 
 def ofbnas(*args, cwd: Path | str = ".") -> subprocess.CompletedProcess[str]:
-    """A command within this process, which has imported already what takes each process seconds."""
+    """A command within this process, which has already imported what takes a new process seconds."""
     words = ["ofbnas", *map(str, args)]
     out, err, code = io.StringIO(), io.StringIO(), 0
-    with chdir(cwd), redirect_stdout(out), redirect_stderr(err), patch.object(sys, "argv", words):
+    # A command may set variables for Ray, which later commands must not inherit.
+    variables = patch.dict(os.environ)
+    arguments = patch.object(sys, "argv", words)
+    with chdir(cwd), redirect_stdout(out), redirect_stderr(err), arguments, variables:
         try:
             main()
         except SystemExit as end:
@@ -49,11 +55,14 @@ def wait(condition) -> None:
 
 
 def processes(word: str, ancestor: int | None = None) -> list[int]:
-    """Processes with a word in their command line, descending from an ancestor where one is given."""
+    """Processes with a word in their command line, below an ancestor if one is given."""
     parents, found = {}, []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            pid, line = int(folder.name), (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            pid, line = (
+                int(folder.name),
+                (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(),
+            )
             parents[pid] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError):
             continue

@@ -15,12 +15,12 @@ import torch
 from browser import Page, chromium
 from torch import nn
 
-from ofbnas.axes import Axis, Shares, axes
-from ofbnas.data import Data, load_data
+from ofbnas.models.axes import Axis, Shares, axes
+from ofbnas.training.data import Data, load_data
 
-# Models here are too small for more threads, and a busy machine would make threads wait for each other.
+# The models are too small for more threads, which would wait for each other on a busy machine.
 torch.set_num_threads(1)
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "studies" / "digits.yaml"
@@ -34,11 +34,16 @@ KWARGS: dict[str, Any] = {
     "depth": 2,
     "num_heads": 4,
 }
-SPACE = {"embed": Shares(0.5, 1, 0.25), "heads": [1, 2, 4], "head_size": Shares(0.25, 1, 0.25), "mlp": [16, 32, 48, 64]}
+SPACE = {
+    "embed": Shares(0.5, 1, 0.25),
+    "heads": [1, 2, 4],
+    "head_size": Shares(0.25, 1, 0.25),
+    "mlp": [16, 32, 48, 64],
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that are slow as a whole come first, so that at the end no process is left alone with one."""
+    """Run slow files first, so that no process is left alone with one at the end."""
     items.sort(key=lambda item: item.getparent(pytest.Module).get_closest_marker("slow") is None)
 
 
@@ -65,7 +70,9 @@ SWIN: dict[str, Any] = {
 def make_swin() -> nn.Module:
     """A Swin Transformer of two stages in evaluation mode, with weights large enough to matter."""
     torch.manual_seed(0)
-    model = timm.create_model("swin_tiny_patch4_window7_224", in_chans=1, num_classes=10, **SWIN).eval()
+    model = timm.create_model(
+        "swin_tiny_patch4_window7_224", in_chans=1, num_classes=10, **SWIN
+    ).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -110,15 +117,15 @@ def small_study(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared(small_study, tmp_path_factory) -> Path:
-    """That study's table as it is shared."""
-    from ofbnas.sharing.share import push
+    """The study's table as `ofbnas table push` writes it."""
+    from ofbnas.table.sharing.share import push
 
     folder = tmp_path_factory.mktemp("shared") / "table"
-    push(str(small_study), str(folder), tell=print)
+    push(str(small_study), str(folder), notify=print)
     return folder
 
 
 @pytest.fixture
 def copy(shared, tmp_path) -> Path:
-    """A copy of the shared table, to be damaged."""
+    """A copy of the shared table, for tests that damage it."""
     return Path(shutil.copytree(shared, tmp_path / "copy"))

@@ -1,4 +1,4 @@
-"""Studies' folders with made-up but possible rows, histories and journals, without any training."""
+"""Folders of studies with plausible made-up rows, histories and journals, without any training."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any
 import optuna
 from conftest import DIGITS
 from optuna.trial import TrialState
+from rows import write_row
 
-from ofbnas.ledger.journal import read_journal
-from ofbnas.ledger.storage import storage_of
-from ofbnas.report import contents, study_of, write_page
-from ofbnas.study_file import dump_study, load_study
-from ofbnas.table import nested, write_history, write_row
+from ofbnas.config.study_file import dump_study, load_study
+from ofbnas.models.architecture import encode_sizes
+from ofbnas.study.report import contents, study_of, write_page
+from ofbnas.study.tuning.journal import read_journal
+from ofbnas.study.tuning.storage import storage_of
+from ofbnas.table.store import write_history
 
 NAN = "NotFiniteError: the loss became NaN in search, step 12"
 HOSTILE = "</script ><script >document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\">"
@@ -49,21 +51,26 @@ def begin(folder: Path, n_trials: int = 12) -> Path:
 
 
 def shrunk(parent: Sizes, share: float) -> Sizes:
-    """About a share of each axis' channels, and of its heads where there are some."""
+    """Sizes with about a share of each axis' channels, and of its heads if it has any."""
     return {
-        name: (max(1, round(groups * share)) if groups > 1 else 1, max(2, 2 * round(channels * share / 2)))
+        name: (
+            max(1, round(groups * share)) if groups > 1 else 1,
+            max(2, 2 * round(channels * share / 2)),
+        )
         for name, (groups, channels) in parent.items()
     }
 
 
-def row_of(trial: int, family: str = "vit", share: float | None = None, **values: Any) -> dict[str, Any]:
-    """A complete trial's row; the more a network costs the better it is, but for a ripple."""
+def row_of(
+    trial: int, family: str = "vit", share: float | None = None, **values: Any
+) -> dict[str, Any]:
+    """A complete trial's row; accuracy rises with the cost, except for a ripple."""
     parent = PARENTS[family]
     share = 0.2 + 0.06 * trial if share is None else share
     return {
         "study": "digits", "trial": trial, "status": "complete", "arch_id": f"{trial + 0xA0:012x}",
         "model": "vit_tiny_patch16_224", "model_kwargs": "{}", "num_classes": 10, "image_size": 8,
-        "architecture": nested(shrunk(parent, share), kinds_of(parent)),
+        "architecture": encode_sizes(shrunk(parent, share), kinds_of(parent)),
         "gmacs": 7.994e-4 * share, "params": round(202058 * share),
         "parent_gmacs": 7.994e-4, "parent_params": 202058, "parent_top1": 98.889,
         "budget": f'{{"gmacs_share": {share + 0.01:.3f}}}', "forced": 0,
@@ -78,22 +85,36 @@ def row_of(trial: int, family: str = "vit", share: float | None = None, **values
 
 def failed_row(trial: int, reason: str, **values: Any) -> dict[str, Any]:
     """The row of a trial that failed."""
-    kept = ("study", "trial", "model", "model_kwargs", "num_classes", "seed", "dataset", "versions", "finished_at")
+    kept = (
+        "study",
+        "trial",
+        "model",
+        "model_kwargs",
+        "num_classes",
+        "seed",
+        "dataset",
+        "versions",
+        "finished_at",
+    )
     row = row_of(trial)
     swept = {name: value for name, value in row.items() if name.startswith("hp.")}
-    return {name: row[name] for name in kept} | swept | {"status": "failed", "reason": reason, **values}
+    return (
+        {name: row[name] for name in kept}
+        | swept
+        | {"status": "failed", "reason": reason, **values}
+    )
 
 
-def beats_of(family: str = "vit", share: float = 0.5, num: int = 8) -> list[dict[str, Any]]:
-    """A history: losses fall, options die, sizes shrink; its first beat has the parent's sizes."""
+def decisions_of(family: str = "vit", share: float = 0.5, num: int = 8) -> list[dict[str, Any]]:
+    """A history: losses fall, options are removed, sizes shrink; its first decision has the parent's sizes."""
     parent = PARENTS[family]
     records = []
-    for beat in range(num):
-        done = beat / (num - 1)
-        sizes = parent if beat == 0 else shrunk(parent, 1 - (1 - share) * done)
+    for index in range(num):
+        done = index / (num - 1)
+        sizes = parent if index == 0 else shrunk(parent, 1 - (1 - share) * done)
         records.append(
             {
-                "epoch": 1 + beat // 2, "step": 6 * (beat + 1), "task": 0.5 + math.exp(-3 * done),
+                "epoch": 1 + index // 2, "step": 6 * (index + 1), "task": 0.5 + math.exp(-3 * done),
                 "reconstruction": 0.6 - 0.1 * done, "one_hot": 27 - 29 * done, "importance_norm": 0.1 * (1 - done),
                 "expected_cost": 0.4 + 0.1 * done, "importance_weight": 1 - 0.9 * done, "mask_ratio": 0.05 + 0.3 * done,
                 "multiplier": 0.3 * done,
@@ -110,7 +131,7 @@ def beats_of(family: str = "vit", share: float = 0.5, num: int = 8) -> list[dict
 def add(folder: Path, row: dict[str, Any], family: str = "vit") -> None:
     """A trial's files; a failed one has no history."""
     if row["status"] == "complete":
-        write_history(folder, row["trial"], beats_of(family))
+        write_history(folder, row["trial"], decisions_of(family))
     write_row(folder, row)
 
 
@@ -118,16 +139,24 @@ def journal_of(folder: Path, rows: list[dict[str, Any]], begun: int = 0) -> optu
     """Optuna's journal of rows, and of trials that are still running."""
     config = load_study(folder / "study.yaml")
     directions = [objective.direction for objective in config.objectives]
-    study = optuna.create_study(study_name=config.name, storage=storage_of(config, folder), directions=directions)
+    study = optuna.create_study(
+        study_name=config.name, storage=storage_of(config, folder), directions=directions
+    )
     ranges = {
         name: optuna.distributions.FloatDistribution(0, 1)
         for name in ("search.budget.gmacs_share", "search.one_hot_weight")
     }
     for row in rows:
         values = {name: row[f"hp.{name}"] for name in ranges}
-        told = [row[objective.metric] for objective in config.objectives] if row["status"] == "complete" else None
+        told = (
+            [row[objective.metric] for objective in config.objectives]
+            if row["status"] == "complete"
+            else None
+        )
         state = TrialState.FAIL if told is None else TrialState.COMPLETE
-        study.add_trial(optuna.create_trial(params=values, distributions=ranges, values=told, state=state))
+        study.add_trial(
+            optuna.create_trial(params=values, distributions=ranges, values=told, state=state)
+        )
     for _ in range(begun):
         study.ask(ranges)
     return study
@@ -145,7 +174,7 @@ def finished(folder: Path, family: str = "vit", num: int = 12) -> Path:
 
 
 def of_kind(kind: str, folder: Path) -> Path:
-    """A study of a family, or one that is odd."""
+    """A study of a model family, or an unusual one."""
     if kind in ("vit", "beit", "swin"):
         return finished(folder, kind)
     begin(folder)
@@ -157,6 +186,11 @@ def of_kind(kind: str, folder: Path) -> Path:
         for row in rows:
             add(folder, row)
         journal_of(folder, rows, begun=2)
+    if kind == "elsewhere":
+        (folder / "study.yaml").write_text(
+            dump_study(load_study(DIGITS, ["sweep.storage=postgresql://h/n"]))
+        )
+        add(folder, row_of(0))
     if kind == "one":
         add(folder, row_of(0, latency_ms=1.5, latency_device="a CPU"))
     return folder

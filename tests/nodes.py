@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, each with processes, and where possible a network, of its own."""
+"""A Ray cluster of several nodes on this machine, with their own processes and, if possible, networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 def run(*args: object, **more) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(arg) for arg in args], check=True, capture_output=True, text=True, timeout=PATIENCE, **more
+        [str(arg) for arg in args],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        **more,
     )
 
 
@@ -28,8 +33,8 @@ class Cluster:
     """A head that runs no trials, and worker nodes of one CPU each.
 
     Attributes:
-        env: What the nodes, and a driver, have in their environment; one token among it.
-        address: Of the head.
+        env: Environment variables of the nodes and of a driver, including the token.
+        address: The head's address.
         namespaces: Whether nodes have network namespaces of their own.
     """
 
@@ -39,7 +44,11 @@ class Cluster:
             "OMP_NUM_THREADS": "1",
         } | env  # fmt: skip
         self.namespaces = os.geteuid() == 0 and shutil.which("ip") is not None
-        self.name, self.net, self.hosts = f"of{os.getpid() % 100000}", f"10.{os.getpid() % 200 + 20}.77", {}
+        self.name, self.net, self.hosts = (
+            f"of{os.getpid() % 100000}",
+            f"10.{os.getpid() % 200 + 20}.77",
+            {},
+        )
         self.roots: dict[str, list[int]] = {}
         if self.namespaces:
             try:
@@ -54,10 +63,12 @@ class Cluster:
         self.address = f"{self.host}:{self.port}"
 
     def start(self) -> None:
-        self._ray("head", "--head", "--port", self.port, "--num-cpus", 0, "--include-dashboard=false")
+        self._ray(
+            "head", "--head", "--port", self.port, "--num-cpus", 0, "--include-dashboard=false"
+        )
 
     def add(self, number: int, hidden: Path | None = None, **env: str) -> None:
-        """Start a worker node; it does not see what lies in a hidden folder, and may have more in its environment."""
+        """Start a worker node, from which a folder may be hidden, with further environment variables."""
         name = f"{self.name}n{number}"
         self.hosts[number] = self.host
         if self.namespaces:
@@ -73,22 +84,40 @@ class Cluster:
         self._ray(number, "--address", self.address, "--num-cpus", 1, hidden=hidden, env=env)
 
     def _ray(
-        self, node: int | str, *args: object, hidden: Path | None = None, env: dict[str, str] | None = None
+        self,
+        node: int | str,
+        *args: object,
+        hidden: Path | None = None,
+        env: dict[str, str] | None = None,
     ) -> None:
-        inside = ["ip", "netns", "exec", f"{self.name}n{node}"] if self.namespaces and node != "head" else []
+        inside = (
+            ["ip", "netns", "exec", f"{self.name}n{node}"]
+            if self.namespaces and node != "head"
+            else []
+        )
         if hidden is not None:  # `ip netns exec` gives its command mounts of its own
             inside += ["sh", "-c", f'mount -t tmpfs none {hidden} && exec "$@"', "sh"]
         host = self.hosts.get(node, self.host)
         mark = {"OFBNAS_TEST_NODE": f"{self.name}-{node}"}
-        run(*inside, BIN / "ray", "start", "--node-ip-address", host, *args, env=self.env | mark | (env or {}))
+        run(
+            *inside,
+            BIN / "ray",
+            "start",
+            "--node-ip-address",
+            host,
+            *args,
+            env=self.env | mark | (env or {}),
+        )
 
     def processes(self, node: int | str) -> dict[int, str]:
-        """Command lines of a node's processes by their number."""
+        """Command lines of a node's processes, by process id."""
         found, mark = {}, f"OFBNAS_TEST_NODE={self.name}-{node}\0".encode()
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if mark in (folder / "environ").read_bytes() + b"\0":
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found[int(folder.name)] = (
+                        (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    )
             except OSError:
                 continue
         return found
@@ -108,13 +137,15 @@ class Cluster:
             self.kill(node)
         if self.namespaces:
             for number in self.hosts:
-                subprocess.run(["ip", "netns", "del", f"{self.name}n{number}"], check=False, **QUIET)
+                subprocess.run(
+                    ["ip", "netns", "del", f"{self.name}n{number}"], check=False, **QUIET
+                )
             subprocess.run(["ip", "link", "del", self.name], check=False, **QUIET)
 
 
 @contextmanager
 def cluster(workers: int):
-    """A cluster with an S3 server beside its head; moto's, which is a stand-in."""
+    """A cluster with moto's server, a stand-in for S3, beside its head."""
     with ExitStack() as stack:
         made = Cluster({
             "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1",

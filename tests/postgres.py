@@ -1,4 +1,4 @@
-"""A real PostgreSQL of the tests' own, on this machine."""
+"""A real PostgreSQL server on this machine, for the tests alone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from commands import PATIENCE, free_port
 
-PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))  # where Debian has them
+PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))  # where Debian installs them
 PASSWORD = "se/cr?t #1"
 
 
 @contextmanager
 def postgres() -> Iterator[int]:
-    """Its port; user and database are ofbnas, with PASSWORD."""
+    """The server's port; user and database are named ofbnas, with PASSWORD."""
     initdb = str(PLACES[-1]) if PLACES else shutil.which("initdb")
     if initdb is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
@@ -31,11 +31,36 @@ def postgres() -> Iterator[int]:
         if user:
             shutil.chown(folder, "postgres")
             shutil.chown(folder / "password", "postgres")
-        made = [initdb, "-D", folder / "data", "-U", "ofbnas", "-A", "scram-sha-256", "--pwfile", folder / "password"]
-        subprocess.run([*made, "-N", "-E", "UTF8"], check=True, capture_output=True, cwd=folder, **user)
-        options = ["-D", folder / "data", "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-c", "fsync=off"]
+        made = [
+            initdb,
+            "-D",
+            folder / "data",
+            "-U",
+            "ofbnas",
+            "-A",
+            "scram-sha-256",
+            "--pwfile",
+            folder / "password",
+        ]
+        subprocess.run(
+            [*made, "-N", "-E", "UTF8"], check=True, capture_output=True, cwd=folder, **user
+        )
+        options = [
+            "-D",
+            folder / "data",
+            "-p",
+            str(port),
+            "-h",
+            "127.0.0.1",
+            "-k",
+            folder,
+            "-c",
+            "fsync=off",
+        ]
         command = [Path(initdb).with_name("postgres"), *options]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=folder, text=True, **user) as server:
+        with subprocess.Popen(
+            command, stderr=subprocess.PIPE, cwd=folder, text=True, **user
+        ) as server:
             try:
                 for line in server.stderr:
                     if "ready to accept connections" in line:
@@ -52,10 +77,17 @@ def postgres() -> Iterator[int]:
                     "ofbnas",
                     "ofbnas",
                 ]
-                subprocess.run(create, check=True, env=os.environ | {"PGPASSWORD": PASSWORD}, capture_output=True)
+                subprocess.run(
+                    create,
+                    check=True,
+                    env=os.environ | {"PGPASSWORD": PASSWORD},
+                    capture_output=True,
+                )
                 yield port
             finally:
-                server.send_signal(signal.SIGINT)  # its fast shutdown, whoever is still connected
+                server.send_signal(
+                    signal.SIGINT
+                )  # PostgreSQL's fast shutdown, even with open connections
                 server.communicate(timeout=PATIENCE)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A small study run by processes of its own."""
+"""A small study that runs in processes of its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ STUDY = {
     },
 }  # fmt: skip
 LONG = {"search": STUDY["search"] | {"epochs": 40}}
-# The second trial costs more than the first, so it adds less to the hypervolume, and one of two may go on.
+# The second trial costs more than the first, so it adds less to the hypervolume, and one of two is
+# promoted.
 ONE_OF_TWO = {
     "search": STUDY["search"] | {"epochs": 30},
     "sweep": STUDY["sweep"] | {
@@ -53,7 +54,10 @@ def write(place: Path, **changes) -> Path:
 def start(file: Path, out: Path) -> subprocess.Popen[str]:
     """The study as a process with a session of its own."""
     return subprocess.Popen(
-        [OFBNAS, "study", "run", file, "--output", out], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [OFBNAS, "study", "run", file, "--output", out],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 

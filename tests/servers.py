@@ -1,4 +1,4 @@
-"""Servers on this machine for tests of sharing; they count what they are sent and can be made to stall."""
+"""Servers on this machine for tests of sharing; they count what they receive, and can stall."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import http.client
 import json
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -34,7 +34,7 @@ class Server(ThreadingHTTPServer):
             self.go_on.wait(PATIENCE)
 
     def handle_error(self, request, client_address) -> None:
-        """Clients that are killed are no error of the server's."""
+        """Ignore clients that are killed."""
 
 
 @contextmanager
@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Files(Handler):
-    """A folder, file by file; `server.lie` maps a path to other bytes, or to a status with headers."""
+    """Serves a folder; `server.lie` maps a path to other bytes, or to a status with headers."""
 
     def do_GET(self) -> None:
         self.body()
@@ -95,6 +95,24 @@ class Files(Handler):
         self.wfile.write(data[len(data) // 2 :])
 
 
+class Dripping(Handler):
+    """Answers a byte at a time, without end: the headers or, if `server.whole_headers`, the body."""
+
+    def do_GET(self) -> None:
+        if self.server.whole_headers:
+            self.send_response(200)
+            self.end_headers()
+        with suppress(OSError):  # the client has closed the connection
+            while not self.server.go_on.wait(0.1):
+                self.wfile.write(b"H")
+
+
+def dripping(whole_headers: bool) -> Server:
+    server = Server(Dripping)
+    server.whole_headers = whole_headers
+    return server
+
+
 def files(root: Path) -> Server:
     server = Server(Files)
     server.root, server.lie = root, {}
@@ -102,16 +120,23 @@ def files(root: Path) -> Server:
 
 
 class Forward(Handler):
-    """Every request to another server, which is moto's."""
+    """Forwards every request to another server, moto's."""
 
     def do_GET(self) -> None:
         body = self.body()
         self.server.wait_here(f"{self.command} {self.path}")
         other = http.client.HTTPConnection("127.0.0.1", self.server.port_behind, timeout=PATIENCE)
-        other.request(self.command, self.path, body, {k: v for k, v in self.headers.items() if k != "Connection"})
+        other.request(
+            self.command,
+            self.path,
+            body,
+            {k: v for k, v in self.headers.items() if k != "Connection"},
+        )
         found = other.getresponse()
         data = found.read()
-        length = found.headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(data))
+        length = (
+            found.headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(data))
+        )
         skipped = ("content-length", "transfer-encoding", "connection", "date", "server")
         headers = {k: v for k, v in found.getheaders() if k.lower() not in skipped}
         self.send_response(found.status)
@@ -135,7 +160,7 @@ def git_oid(data: bytes) -> str:
 
 
 class HubApi(Handler):
-    """A stand-in for the Hugging Face Hub: those parts of its HTTP API that huggingface_hub uses for data sets.
+    """A stand-in for the Hugging Face Hub: the parts of its HTTP API that are used for data sets.
 
     Repositories have one branch. What ends on .parquet, .safetensors or .png is stored as LFS objects.
     """
@@ -160,11 +185,23 @@ class HubApi(Handler):
         elif self.repo()[1] is None:
             self.answer(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
         elif "/preupload/" in path:
-            self.answer(200, {"files": [self.mode(file["path"]) for file in json.loads(body)["files"]]})
+            self.answer(
+                200, {"files": [self.mode(file["path"]) for file in json.loads(body)["files"]]}
+            )
         elif path.endswith("/info/lfs/objects/batch"):
-            self.answer(200, {"transfer": "basic", "objects": [self.upload(o) for o in json.loads(body)["objects"]]})
+            self.answer(
+                200,
+                {
+                    "transfer": "basic",
+                    "objects": [self.upload(o) for o in json.loads(body)["objects"]],
+                },
+            )
         elif "/paths-info/" in path:
-            found = [self.info(name) for name in parse_qs(body.decode()).get("paths", []) if name in self.repo()[1]]
+            found = [
+                self.info(name)
+                for name in parse_qs(body.decode()).get("paths", [])
+                if name in self.repo()[1]
+            ]
             self.answer(200, found)
         elif "/commit/" in path:
             self.commit([json.loads(line) for line in body.splitlines()])
@@ -188,11 +225,24 @@ class HubApi(Handler):
             below = [file for file in held if file.startswith(f"{folder}/" if folder else "")]
             self.answer(200, [self.info(file) for file in below])
         elif path.startswith("/api/datasets/"):
-            self.answer(200, {"id": name, "sha": self.server.sha, "siblings": [], "tags": [], "private": False})
+            self.answer(
+                200,
+                {"id": name, "sha": self.server.sha, "siblings": [], "tags": [], "private": False},
+            )
         elif (file := unquote(path.split("/resolve/")[1].partition("/")[2])) in held:
             whole = held[file]
-            first, last = map(int, self.headers.get("Range", f"bytes=0-{len(whole)}").removeprefix("bytes=").split("-"))
-            self.answer(206, whole[first : last + 1], ETag=f'"{git_oid(whole)}"', X_Repo_Commit=self.server.sha)
+            first, last = map(
+                int,
+                self.headers.get("Range", f"bytes=0-{len(whole)}")
+                .removeprefix("bytes=")
+                .split("-"),
+            )
+            self.answer(
+                206,
+                whole[first : last + 1],
+                ETag=f'"{git_oid(whole)}"',
+                X_Repo_Commit=self.server.sha,
+            )
         else:
             self.answer(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound")
 
@@ -201,7 +251,12 @@ class HubApi(Handler):
     def mode(self, path: str) -> dict:
         held = self.repo()[1]
         oid = self.info(path)["oid"] if path in held else None
-        return {"path": path, "uploadMode": "lfs" if is_lfs(path) else "regular", "shouldIgnore": False, "oid": oid}
+        return {
+            "path": path,
+            "uploadMode": "lfs" if is_lfs(path) else "regular",
+            "shouldIgnore": False,
+            "oid": oid,
+        }
 
     def upload(self, asked: dict) -> dict:
         if asked["oid"] in self.server.objects:
@@ -214,7 +269,10 @@ class HubApi(Handler):
         if is_lfs(path):
             sha256 = hashlib.sha256(data).hexdigest()
             pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {len(data)}\n".encode()
-            info |= {"oid": git_oid(pointer), "lfs": {"oid": sha256, "size": len(data), "pointerSize": len(pointer)}}
+            info |= {
+                "oid": git_oid(pointer),
+                "lfs": {"oid": sha256, "size": len(data), "pointerSize": len(pointer)},
+            }
         return info
 
     def commit(self, lines: list[dict]) -> None:
@@ -227,7 +285,9 @@ class HubApi(Handler):
                 held[value["path"]] = base64.b64decode(value["content"])
         self.server.commits.append([line["value"]["path"] for line in lines[1:]])
         oid = self.server.sha
-        self.answer(200, {"commitUrl": f"{self.server.url}/datasets/{name}/commit/{oid}", "commitOid": oid})
+        self.answer(
+            200, {"commitUrl": f"{self.server.url}/datasets/{name}/commit/{oid}", "commitOid": oid}
+        )
 
 
 def is_lfs(path: str) -> bool:

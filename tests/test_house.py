@@ -1,4 +1,4 @@
-"""The house rules: lint, types, import contracts, and a light front door."""
+"""Rules for the whole code: lint, types, import contracts, and a fast import."""
 
 from __future__ import annotations
 
@@ -10,22 +10,50 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import ofbnas
+
 BIN = Path(sys.executable).parent
 
 
 @pytest.mark.parametrize(
-    "command", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], ["lint-imports"]], ids=" ".join
+    "command",
+    [
+        ["ruff", "check"],
+        ["ruff", "format", "--check"],
+        ["lint-imports"],
+        pytest.param(["mypy"], marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
 )
 def test_tools_find_nothing(command):
-    done = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("statement", ["import ofbnas", "import ofbnas.cli", "from ofbnas.cli import main"])
+def test_the_linter_finds_nothing_in_the_pages_javascript(tmp_path):
+    """The scripts share one scope, so they are checked together, as in the page."""
+    from ofbnas.study.report.page import script
+
+    (tmp_path / "page.js").write_text(script())
+    words = [
+        BIN / "oxlint",
+        "--config",
+        ROOT / ".oxlintrc.json",
+        "--deny-warnings",
+        tmp_path / "page.js",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "statement", ["import ofbnas", "import ofbnas.cli", "from ofbnas.cli import main"]
+)
 def test_importing_is_light(statement):
-    code = (
-        f"{statement}; import sys; print([m for m in ('torch', 'ray', 'optuna', 'timm', 'pandas') if m in sys.modules])"
-    )
+    heavy = ("torch", "ray", "optuna", "timm", "pandas")
+    code = f"{statement}; import sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -38,27 +66,29 @@ def test_help_takes_less_than_half_a_second_of_processor_time():
 
 
 def test_everything_public_can_be_imported():
-    import ofbnas
-
     assert all(getattr(ofbnas, name) is not None for name in ofbnas.__all__)
     assert dir(ofbnas) == ofbnas.__all__
     with pytest.raises(AttributeError, match="nothing"):
         _ = ofbnas.nothing
 
 
+@pytest.mark.slow
 def test_a_search_needs_neither_ray_nor_optuna():
     code = """
 import sys
 sys.modules["ray"] = sys.modules["optuna"] = None
-import ofbnas.search, ofbnas.finetune, ofbnas.parent, ofbnas.trial, ofbnas.cli.search
-ofbnas.trial.versions()
+import ofbnas.nas.search, ofbnas.training.finetune, ofbnas.study.parent, ofbnas.study.trial, ofbnas.cli.search
+ofbnas.study.provenance.versions()
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_public_names_stay_whatever_is_imported_before():
-    """Rooms such as ofbnas.front are called like the function they are for."""
-    rooms = "ofbnas.axes, ofbnas.compare, ofbnas.finetune, ofbnas.front, ofbnas.search, ofbnas.trial"
-    code = f"import ofbnas, {rooms}; print([n for n in ofbnas.__all__ if not callable(getattr(ofbnas, n))])"
+    """Importing a module sets an attribute of its package, so no module may share a public name."""
+    modules = "ofbnas.models.axes, ofbnas.nas.search, ofbnas.study.trial, ofbnas.table.front, ofbnas.training.finetune"
+    code = f"import ofbnas, {modules}; print([n for n in ofbnas.__all__ if not callable(getattr(ofbnas, n))])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+    below = {place.stem for place in (ROOT / "ofbnas").iterdir()}
+    assert not below & set(ofbnas.__all__)

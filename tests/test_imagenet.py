@@ -1,4 +1,4 @@
-"""The ImageNet studies at their real width: a few steps on a made folder of 224-pixel images, from a checkpoint."""
+"""The ImageNet studies at full width: a few steps on a made-up folder of 224-pixel images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from conftest import ROOT
 from PIL import Image
 from safetensors.torch import save_file
 
-from ofbnas.plan import plan
-from ofbnas.study_file import load_study
+from ofbnas.config.study_file import load_study
+from ofbnas.study.plan import plan
 
 STUDIES = {
     "deit_t": ("deit_tiny_patch16_224", 1.254),
@@ -32,13 +32,15 @@ def imagenet(tmp_path_factory):
     root = tmp_path_factory.mktemp("imagenet")
     rng = np.random.default_rng(0)
     place = np.arange(256)
-    for split, count in (("train", 4), ("val", 2)):
+    for split, count in (("train", 4), ("val", 2), ("test", 2)):
         for label in range(3):
             folder = root / split / f"n{label:08d}"
             folder.mkdir(parents=True)
             for number in range(count):
                 wave = np.sin(place[:, None] * (label + 1) / 9 + place * rng.uniform(0, 0.2))
-                pixels = (127 + 90 * wave[..., None] + rng.normal(0, 12, (256, 256, 3))).clip(0, 255)
+                pixels = (127 + 90 * wave[..., None] + rng.normal(0, 12, (256, 256, 3))).clip(
+                    0, 255
+                )
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.JPEG")
     return root
 
@@ -55,6 +57,7 @@ def test_a_study_searches_at_real_width(imagenet, tmp_path, name):
         "data.num_classes": 3,
         "data.train_images": 12,
         "data.val_split": "validation",
+        "data.test_split": "test",
         "data.workers": 1,
         "model.pretrained": "false",
         "model.checkpoint": checkpoint,
@@ -67,7 +70,14 @@ def test_a_study_searches_at_real_width(imagenet, tmp_path, name):
         "finetune.accumulate": 2,
     }
     arguments = [part for field, value in few.items() for part in ("--set", f"{field}={value}")]
-    done = process("search", ROOT / "studies" / f"{name}.yaml", *arguments, "--output", tmp_path / "out", "--json")
+    done = process(
+        "search",
+        ROOT / "studies" / f"{name}.yaml",
+        *arguments,
+        "--output",
+        tmp_path / "out",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)
     budget = json.loads(row["budget"])["gmacs"]
@@ -77,6 +87,7 @@ def test_a_study_searches_at_real_width(imagenet, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.slow
 def test_a_study_without_imagenet_is_planned_and_refused_with_what_to_do(tmp_path, name):
     study = ROOT / "studies" / f"{name}.yaml"
     found = plan(load_study(study))
@@ -93,7 +104,7 @@ def test_a_study_without_imagenet_is_planned_and_refused_with_what_to_do(tmp_pat
 
 def test_the_memory_of_a_step_is_near_what_a_step_keeps():
     """Activations that a real forward pass keeps for one more image, against the estimate."""
-    from ofbnas.plan import _saved
+    from ofbnas.study.plan import _saved_bytes
 
     model = timm.create_model("deit_tiny_patch16_224")
     kept = {}
@@ -108,4 +119,6 @@ def test_the_memory_of_a_step_is_near_what_a_step_keeps():
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             model(torch.randn(batch, 3, 224, 224)).sum()
         real.append(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
-    assert _saved(model, 2) - _saved(model, 1) == pytest.approx(real[1] - real[0], rel=0.25)
+    assert _saved_bytes(model, 2) - _saved_bytes(model, 1) == pytest.approx(
+        real[1] - real[0], rel=0.25
+    )

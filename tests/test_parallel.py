@@ -9,34 +9,58 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import filelock
+import psutil
 import pytest
 import torch
-from commands import PATIENCE
+from commands import PATIENCE, processes, wait
 from conftest import DIGITS, KWARGS, NAME, ROOT, SPACE, make
+from events import Recorder
+from running import kill_everything
 from test_search import config
 
 from ofbnas import parallel
-from ofbnas.axes import axes
 from ofbnas.config import FinetuneConfig
-from ofbnas.data import load_data
-from ofbnas.finetune import finetune
-from ofbnas.search import search
-from ofbnas.searcher import Searcher
-from ofbnas.training import batches, evaluate
+from ofbnas.errors import InputError
+from ofbnas.models.axes import axes
+from ofbnas.nas.run import SearchRun
+from ofbnas.nas.search import search
+from ofbnas.training import pretrain
+from ofbnas.training.batches import batches
+from ofbnas.training.data import load_data
+from ofbnas.training.evaluation import evaluate
+from ofbnas.training.finetune import finetune
 
 pytestmark = pytest.mark.slow
-PLAIN = {"pmim": {"weight": 0}, "clip_grad": None, "importance": {"start": "taylor"}, "epochs": 3, "decide_by": 0.7}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+PLAIN = {
+    "pmim": {"weight": 0},
+    "clip_grad": None,
+    "importance": {"start": "taylor"},
+    "epochs": 3,
+    "decide_by": 0.7,
+}
 
 
-def torchrun(processes: int, out: Path, what: str) -> list[dict]:
-    """What each of several processes, which run a function of this file, has to say."""
+def torchrun(processes: int, out: Path, *cases: str, **settings: str) -> list[dict]:
+    """For each of several processes, the results of CASES by name."""
     out.mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", __file__]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{Path(__file__).parent}:{ROOT}"}
+    command = [*TORCHRUN, f"--nproc-per-node={processes}", __file__]
+    env = (
+        os.environ
+        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])}
+        | settings
+    )
     done = subprocess.run(
-        [*command, what, str(out)], env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
+        [*command, str(out), *cases],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(processes)]
@@ -45,16 +69,18 @@ def torchrun(processes: int, out: Path, what: str) -> list[dict]:
 def steps(**changes) -> dict:
     """Gradients and decisions of a few steps with a shrink among them."""
     data, model = load_data("digits", shift=1), make()
-    searcher = Searcher(model, data, config(**PLAIN | changes), axes(model, SPACE), seed=0)
-    searcher.learner.supernet.train()
+    searcher = SearchRun(model, data, config(**PLAIN | changes), axes(model, SPACE), seed=0)
+    searcher.supernet.train()
     seen = {}
     for place, parts in batches(data, searcher.config, seed=0):
         searcher.step(parts, place.step)
-        trained = searcher.learner.supernet.trained()
-        seen[f"gradients {place.step}"] = {n: p.grad.clone() for n, p in trained.items() if p.grad is not None}
+        trained = searcher.supernet.trained()
+        seen[f"gradients {place.step}"] = {
+            n: p.grad.clone() for n, p in trained.items() if p.grad is not None
+        }
         if place.step == 2:
-            searcher._force()
-            seen["after"] = len(list(searcher.learner.supernet.model.parameters()))
+            searcher._decide_the_rest()
+            seen["after"] = len(list(searcher.supernet.model.parameters()))
         if place.step == 5:
             break
     return seen
@@ -63,17 +89,17 @@ def steps(**changes) -> dict:
 def whole(**changes) -> dict:
     """A search and fine-tuning from end to end."""
     data, model = load_data("digits", shift=1), make()
-    losses = []
+    told = Recorder()
     found = search(
         model, data, config(**PLAIN | changes), name=NAME, kwargs=KWARGS, axes=axes(model, SPACE), seed=0,
-        on_epoch=lambda epoch, means: losses.append(means["task"]),
+        callbacks=[told],
     )  # fmt: skip
     settings = FinetuneConfig(epochs=1, batch_size=32, distill={"features": 1.0})
     tuned = finetune(found.subnet, data, settings, teacher=model)
     return {
         "sizes": {name: list(size) for name, size in found.subnet.architecture.sizes.items()},
         "units": dict(found.subnet.units),
-        "losses": losses,
+        "losses": [losses for _, losses in told.epochs],
         "history": json.dumps(found.history),
         "weights": tuned.model.state_dict(),
         "top1": evaluate(tuned.model, data.test).top1,
@@ -89,47 +115,59 @@ CASES = {
         amp="bfloat16",
         augment={"mixup": 0.8, "erasing": 0.5, "repeats": 2}, distill={},
     ),
+    "training free": lambda: whole(epochs=0, compensation={"images": 512}),
 }  # fmt: skip
 
 
-def test_gradients_are_averaged_before_and_after_a_shrink(tmp_path):
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> list[dict]:
+    """What each of two processes found."""
+    out = tmp_path_factory.mktemp("parallel") / "two"
+    return torchrun(2, out, "steps", "whole", "everything", "training free")
+
+
+def test_gradients_are_averaged_before_and_after_a_shrink(two):
     alone = steps()
-    first, second = torchrun(2, tmp_path / "two", "steps")
+    first, second = (rank["steps"] for rank in two)
     for step in range(6):
         name = f"gradients {step}"
         assert set(first[name]) == set(second[name]) == set(alone[name])
         for tensor, gradient in first[name].items():
             assert torch.equal(gradient, second[name][tensor]), (step, tensor)
             scale = alone[name][tensor].abs().max().item()
-            torch.testing.assert_close(gradient, alone[name][tensor], rtol=2e-3, atol=1e-3 * scale + 1e-6)
+            torch.testing.assert_close(
+                gradient, alone[name][tensor], rtol=2e-3, atol=1e-3 * scale + 1e-6
+            )
     assert first["after"] == alone["after"]
 
 
-@pytest.mark.parametrize("case", ["whole", "everything"])
-def test_all_processes_find_the_same(tmp_path, case):
-    ranks = torchrun(2, tmp_path / "two", case)
+@pytest.mark.parametrize("case", ["whole", "everything", "training free"])
+def test_all_processes_find_the_same(two, case):
+    ranks = [rank[case] for rank in two]
     for key in ("sizes", "units", "losses", "history", "top1", "odd"):
         assert ranks[0][key] == ranks[1][key], key
     for name, tensor in ranks[0]["weights"].items():
         assert torch.equal(tensor, ranks[1]["weights"][name]), name
 
 
-def test_two_processes_do_what_one_does(tmp_path):
-    """Up to the order of summation: same images, same order, same augmentation."""
-    alone, (first, _) = whole(), torchrun(2, tmp_path / "two", "whole")
-    assert first["losses"][0] == pytest.approx(alone["losses"][0], rel=1e-4)
-    assert first["losses"] == pytest.approx(alone["losses"], rel=0.05)
+def test_two_processes_do_what_one_does(two):
+    """Same images, order and augmentation; results differ only by the order of summation."""
+    alone = whole()
+    first = two[0]["whole"]
+    task, expected = ([losses["task"] for losses in run["losses"]] for run in (first, alone))
+    assert task[0] == pytest.approx(expected[0], rel=1e-4)
+    assert task == pytest.approx(expected, rel=0.05)
     assert first["sizes"] == alone["sizes"]
 
 
 def test_evaluation_counts_every_image_once_for_any_number_of_processes(tmp_path):
-    """360 test images and 216 for validation over 5 processes: 216 cannot be dealt out evenly."""
+    """5 processes share 360 test and 216 validation images; 216 cannot be divided evenly."""
     torch.manual_seed(0)
     data, model = load_data("digits"), make()
     assert len(data.val) % 5
     expected = [evaluate(model, split).top1 for split in (data.val, data.test)]
     for rank in torchrun(5, tmp_path / "five", "evaluation"):
-        assert rank["top1"] == expected
+        assert rank["evaluation"]["top1"] == expected
 
 
 def evaluation() -> dict:
@@ -140,21 +178,96 @@ def evaluation() -> dict:
 
 def test_the_command_line_runs_under_torchrun(tmp_path):
     settings = ["pretrain.epochs=2", "search.epochs=2", "finetune.epochs=1", "model.kwargs.depth=2"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "ofbnas"]
+    command = [*TORCHRUN, "--nproc-per-node=2", "-m", "ofbnas"]
     command += ["search", str(DIGITS), "--output", str(tmp_path / "out"), "--json"]
     command += [part for setting in settings for part in ("--set", setting)]
     env = os.environ | {"OMP_NUM_THREADS": "1", "OFBNAS_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     row = json.loads(done.stdout.strip())
     assert row["status"] == "complete" and (tmp_path / "out" / row["weights"]).is_file()
     assert done.stderr.count("search: epoch 2 of 2") == 1, "only the first process speaks"
 
 
+def waits() -> dict:
+    """Two processes wait longer for a parent, whose lock is held, than they wait for each other."""
+    file = Path(sys.argv[1]) / "a.parent"
+    if parallel.shard().rank == 0:
+        held = filelock.FileLock(file.with_suffix(".lock"), thread_local=False)
+        held.acquire()
+        threading.Timer(1.5 * parallel.timeout().total_seconds(), held.release).start()
+    with pretrain._locked(file):
+        return {"waited": True}
+
+
+def test_the_first_process_waits_for_a_parent_and_is_not_called_lost(tmp_path):
+    assert all(
+        rank["waits"]["waited"]
+        for rank in torchrun(2, tmp_path / "two", "waits", OFBNAS_RANK_TIMEOUT="10")
+    )
+
+
+def test_a_suspended_process_ends_the_others_with_one_line(tmp_path):
+    settings = [
+        "pretrain.epochs=1",
+        "search.epochs=1000",
+        "model.kwargs.depth=1",
+        "model.kwargs.embed_dim=16",
+    ]
+    command = [*TORCHRUN, "--nproc-per-node=2", "-m", "ofbnas"]
+    command += ["search", str(DIGITS), "--output", str(tmp_path / "out")]
+    command += [part for setting in settings for part in ("--set", setting)]
+    env = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "OFBNAS_CACHE": str(tmp_path / "cache"),
+        "OFBNAS_RANK_TIMEOUT": "15",
+    }
+    said, checkpoint = (
+        tmp_path / "said",
+        tmp_path / "out" / "checkpoints" / "trial-00000" / "search.pt",
+    )
+    with said.open("w") as file:
+        run = subprocess.Popen(command, env=env, stdout=file, stderr=file)
+    try:
+        wait(checkpoint.is_file)
+        started = [
+            psutil.Process(pid) for pid in processes("-m ofbnas search", run.pid) if pid != run.pid
+        ]
+        (second,) = [process for process in started if process.environ()["RANK"] == "1"]
+        second.suspend()
+        wait(lambda: "ofbnas: " in said.read_text())
+        second.resume()  # torchrun, which asked it to end, would have waited for 30 s
+        assert run.wait(PATIENCE) == 1
+    finally:
+        kill_everything(run)
+    *own, _ = (
+        said.read_text().partition("torch/distributed/elastic")[0].splitlines()
+    )  # then torchrun prints its own report
+    own = [line for line in own if not line.startswith(("parent: epoch", "search: epoch"))]
+    assert 1 <= len(own) <= 2, "one line for each process"
+    for line in own:
+        assert line.startswith(
+            "ofbnas: another process of this training died, or did not answer within 15 s ("
+        )
+        assert line.endswith("; start again with the same command to resume")
+    assert "exitcode  : 1" in said.read_text()
+
+
+@pytest.mark.parametrize("given", ["a minute", "nan", "0", "-5", "inf"])
+def test_an_invalid_timeout_of_processes_is_refused(monkeypatch, given):
+    monkeypatch.setenv("OFBNAS_RANK_TIMEOUT", given)
+    with pytest.raises(InputError, match=f"OFBNAS_RANK_TIMEOUT is '{given}', expected the seconds"):
+        parallel.timeout()
+
+
 CASES["evaluation"] = evaluation
+CASES["waits"] = waits
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with parallel.joined():
-        found = CASES[sys.argv[1]]()
-        torch.save(found, Path(sys.argv[2]) / f"{parallel.shard().rank}.pt")
+        out = Path(sys.argv[1])
+        results = {case: CASES[case]() for case in sys.argv[2:]}
+        torch.save(results, out / f"{parallel.shard().rank}.pt")

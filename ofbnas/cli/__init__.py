@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from ofbnas.cli import arch, doctor, evaluate, front, search, space, study, table
-from ofbnas.errors import InputError, NotFiniteError
+from ofbnas.cli import arch, compress, doctor, evaluate, front, search, space, study, table
+from ofbnas.cli.output import say
+from ofbnas.errors import InputError, NotFiniteError, WorkerLostError
+from ofbnas.files.untrusted import visible
 
 app = typer.Typer(
     name="ofbnas",
@@ -22,37 +23,50 @@ app = typer.Typer(
 for noun in (study, front, arch, table, space):
     app.add_typer(noun.app)
 app.command("search")(search.search)
+app.command("compress")(compress.compress)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"ofbnas {version('ofbnas')}")
-        raise typer.Exit
+def _print_version(requested: bool) -> None:
+    if not requested:
+        return
+    # Imported here, since only --version needs it, and it takes longer than the rest of --help.
+    from importlib.metadata import version
+
+    say(f"ofbnas {version('ofbnas')}")
+    raise typer.Exit
 
 
 @app.callback()
 def ofbnas(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
-    """Find a smaller Vision Transformer inside a cost budget, and compare what was found.
+    """Find a smaller Vision Transformer within a cost budget, and compare the results.
 
     Example: ofbnas study run studies/digits.yaml
     """
 
 
 def main() -> None:
-    """Run the command line; exits with 0, 1 where something failed, 2 where the input was wrong, 130 on Ctrl-C."""
+    """Run the command line.
+
+    Exits with 1 if something failed, with 2 if the input is invalid, and with 130 after Ctrl-C.
+    """
     try:
         app()
-    except (InputError, NotFiniteError, OSError) as error:
+    except (InputError, NotFiniteError, WorkerLostError, OSError) as error:
+        # Read here rather than in `ofbnas`, whose parameters are gone when a command fails.
         if "--debug" in sys.argv:
             raise
-        typer.echo(f"ofbnas: {error}", err=True)
-        raise SystemExit(2 if isinstance(error, InputError) else 1) from None
+        say(f"ofbnas: {visible(error)}", err=True)
+        code = 2 if isinstance(error, InputError) else 1
+        raise SystemExit(code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -7,11 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ofbnas.cli.output import Json, print_json, print_table
+from ofbnas.cli.output import Json, print_json, print_table, say
 
-app = typer.Typer(name="arch", no_args_is_help=True, help="List and show the architectures of a table.")
-Table = Annotated[Path, typer.Argument(help="A study's folder or a .parquet file.", metavar="TABLE")]
-
+app = typer.Typer(
+    name="arch", no_args_is_help=True, help="List and show the architectures of a table."
+)
+Table = Annotated[
+    Path, typer.Argument(help="A study's folder or a .parquet file.", metavar="TABLE")
+]
 
 COLUMNS = ["arch_id", "trial", "model", "gmacs", "params", "top1", "val_top1"]
 
@@ -20,62 +23,92 @@ COLUMNS = ["arch_id", "trial", "model", "gmacs", "params", "top1", "val_top1"]
 def list_architectures(
     table: Table,
     where: Annotated[
-        list[str] | None, typer.Option("--where", metavar="CONDITION", help="Only rows like this, such as 'gmacs<=2'.")
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="CONDITION",
+            help="Only rows that meet this, such as 'gmacs<=2'; may be repeated.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the architectures of a table, all or those that meet conditions.
+    """List the architectures of a table.
 
-    Example: ofbnas arch list runs/digits --where 'gmacs<=0.0003' --where 'top1>98'
+    With --where, only those that meet all conditions.
+
+    Example: ofbnas arch list runs/digits --where 'top1>98'
     """
-    from ofbnas.table import condition, read_table, to_records
+    from ofbnas.table.query import condition, to_records
+    from ofbnas.table.store import read_table
 
-    conditions = [("arch_id", "!=", ""), *map(condition, where or ())]  # null is not unequal: no failed ones
+    # Drops failed trials: their arch_id is null, and no comparison with null is true.
+    conditions = [("arch_id", "!=", ""), *map(condition, where or ())]
     if as_json:
         rows = read_table(table, where=conditions)
-        print_json(to_records(rows.drop(columns=["model_kwargs", "versions"])))
+        rows = rows.drop(columns=["model_kwargs", "versions"])
+        print_json(to_records(rows))
         return
-    records = to_records(read_table(table, columns=[*COLUMNS, "architecture"], where=conditions))
-    told = [
-        {**record, "embed": _sizes(record["architecture"]["embed"]), "blocks": _blocks(record["architecture"])}
-        for record in records
-    ]
-    print_table([*COLUMNS, "embed", "blocks"], told)
+
+    rows = read_table(table, columns=[*COLUMNS, "architecture"], where=conditions)
+    records = to_records(rows)
+    for record in records:
+        architecture = record["architecture"]
+        record["embed"] = _sizes(architecture["embed"])
+        record["blocks"] = _blocks(architecture)
+    print_table([*COLUMNS, "embed", "blocks"], records)
 
 
 @app.command()
 def show(
     table: Table,
-    arch: Annotated[str, typer.Option("--arch", help="Id of the architecture, or its beginning.", metavar="ID")],
+    arch: Annotated[
+        str, typer.Option("--arch", help="Id of the architecture, or its beginning.", metavar="ID")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Show one architecture with all that is recorded of it.
+    """Show everything that a table has about one architecture.
 
     Example: ofbnas arch show runs/digits --arch 4f1c
     """
-    from ofbnas.table import find, read_table, to_records
+    from ofbnas.table.query import find, to_records
+    from ofbnas.table.store import read_table
 
-    rows = read_table(table)
-    record = to_records(find(rows, arch).to_frame().T)[0]
+    row = find(read_table(table), arch)
+    record = to_records(row.to_frame().T)[0]
     if as_json:
         print_json(record)
         return
-    structure = record.pop("architecture")
-    print_table(["column", "value"], [{"column": k, "value": v} for k, v in record.items() if v is not None])
-    typer.echo(f"embedding: {_sizes(structure['embed'])}")
-    blocks = [{"block": index, **block} for index, block in enumerate(structure["blocks"])]
+
+    architecture = record.pop("architecture")
+    values = []
+    for name, value in record.items():
+        if value is not None:
+            values.append({"column": name, "value": value})
+    print_table(["column", "value"], values)
+
+    say(f"embedding: {_sizes(architecture['embed'])}")
+    blocks = []
+    for index, block in enumerate(architecture["blocks"]):
+        blocks.append({"block": index, **block})
     print_table(["block", "heads", "head_size", "mlp"], blocks)
 
 
 def _sizes(sizes: list[int]) -> str:
+    """The sizes of the embedding: one, or one for each stage."""
     return ", ".join(map(str, sizes))
 
 
-def _blocks(structure: dict[str, Any]) -> str:
-    """Blocks as heads x head size / hidden units; what a block has no width of its own for is left out."""
+def _blocks(architecture: dict[str, Any]) -> str:
+    """All blocks in one line."""
+    return "  ".join(map(_block, architecture["blocks"]))
 
-    def told(block: dict[str, Any]) -> str:
-        attention = f"{block['heads']}x{block['head_size']}" if block.get("heads") else ""
-        return "/".join(part for part in (attention, str(block.get("mlp") or "")) if part)
 
-    return "  ".join(map(told, structure["blocks"]))
+def _block(block: dict[str, Any]) -> str:
+    """A block as heads x head size / hidden units, each only if the block has its own."""
+    parts = []
+    # Where attention is as wide as the stream, its heads are counted with the embedding.
+    if block.get("heads"):
+        parts.append(f"{block['heads']}x{block['head_size']}")
+    if block.get("mlp"):
+        parts.append(str(block["mlp"]))
+    return "/".join(parts)

@@ -1,11 +1,11 @@
-"""What is seen of a study while it runs: a live view on a terminal, plain lines elsewhere. On standard error."""
+"""The progress of a running study on standard error: live on a terminal, otherwise in lines."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich import box
@@ -15,108 +15,141 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ofbnas.cli.output import cell
+from ofbnas.cli.output import cell, plain, say
+from ofbnas.training.events import Callback, Phase
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ofbnas.config import StudyConfig
 
-ROWS = 8  # of the front in the live view
-BEST = ["arch_id", "gmacs", "params", "top1"]  # its columns
+FRONT_ROWS = 8  # how many points of the front the live view shows
+FRONT_COLUMNS = ["arch_id", "gmacs", "params", "top1"]
 
 
 def view_of(config: StudyConfig, folder: Path, *, plain: bool) -> PlainView:
-    """The live view where standard error is a terminal, plain lines elsewhere or if asked for."""
+    """The live view if standard error is a terminal, otherwise, or if `plain`, lines."""
     console = Console(stderr=True)
-    return (
-        LiveView(config, folder, console) if console.is_terminal and not plain else PlainView(config, folder, console)
-    )
+    if console.is_terminal and not plain:
+        return LiveView(config, folder, console)
+    return PlainView(config, folder, console)
+
+
+class EpochLines(Callback):
+    """One line for each epoch, for a search without Ray."""
+
+    def on_epoch(self, phase: Phase, epoch: int, epochs: int, losses: Mapping[str, float]) -> None:
+        """Print an epoch."""
+        say(f"{phase}: epoch {epoch} of {epochs}", err=True)
 
 
 class PlainView:
     """One line for each trial that ends, and a few for the parent."""
 
     def __init__(self, config: StudyConfig, folder: Path, console: Console) -> None:
-        self.config, self.folder, self.console = config, folder, console
+        self.config = config
+        self.folder = folder
+        self.console = console
         self.start = time.monotonic()
         self.trials_start = self.start
-        self.done = self.before = 0
+        self.before = 0  # trials that had ended when this run of the study began
+        self.done = 0  # these, and the trials that have ended since
         self.wanted = config.sweep.n_trials
         self.running: dict[int, str] = {}
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         return
 
     def parent(self, epoch: int, epochs: int) -> None:
         """The parent was trained for another epoch."""
-        if epoch == epochs or epoch % max(1, epochs // 4) == 0:
+        quarter = max(1, epochs // 4)
+        if epoch == epochs or epoch % quarter == 0:
             self.say(f"parent: epoch {epoch} of {epochs}")
 
     def begin(self, done: int, wanted: int) -> None:
         """Trials are about to start."""
-        self.done = self.before = done
+        self._begin(done, wanted)
+        log = self.folder / "study.log"
+        self.say(f"{wanted - done} trials to run, {done} done; log in {log}")
+
+    def _begin(self, done: int, wanted: int) -> None:
+        """Start to count trials and their time."""
+        self.before = done
+        self.done = done
         self.wanted = wanted
         self.trials_start = time.monotonic()
-        self.say(f"{wanted - done} trials to run, {done} done; log in {self.folder / 'study.log'}")
 
     def started(self, trial: int) -> None:
-        """A trial runs."""
+        """A trial has started."""
         self.running[trial] = "starts"
 
     def progress(self, trial: int, phase: str, epoch: int, epochs: int) -> None:
         """A trial is in another epoch."""
         self.running[trial] = f"{phase} {epoch}/{epochs}"
 
+    def again(self, trial: int, reason: str) -> None:
+        """A trial was lost, and will be restarted."""
+        self.running[trial] = "starts again"
+        self.say(f"trial {trial} starts again: {reason}")
+
     def ended(self, trial: int) -> None:
         """A trial has its row."""
-        from ofbnas.table import read_row
+        from ofbnas.table.store import read_row
 
         self.running.pop(trial, None)
         self.done += 1
         row = read_row(self.folder, trial)
-        if row is None or row["status"] != "complete":
-            result = f"{row['status']}: {row['reason']}" if row else "failed: no row was written"
+        if row is None:
+            result = "failed: no row was written"
+        elif row.status != "complete":
+            result = f"{row.status}: {row.reason}"
         else:
-            result = f"top1 {row['top1']:.2f}, {row['gmacs']:.4g} GMACs, {row['arch_id']}"
-        self.say(f"trial {trial}: {result} ({self.done} of {self.wanted}, {self.left()})")
+            result = f"top1 {row.top1:.2f}, {row.gmacs:.4g} GMACs, {row.arch_id}"
+        count = f"{self.done} of {self.wanted}"
+        self.say(f"trial {trial}: {result} ({count}, {self.time_left()})")
 
-    def left(self) -> str:
-        """Time left, from this run's trials so far; those that run count as half done."""
-        if self.done == self.before:
+    def time_left(self) -> str:
+        """The time left, estimated from the trials of this run."""
+        ended = self.done - self.before
+        if ended == 0:
             return "time left unknown"
-        running = len(self.running) / 2
-        pace = (time.monotonic() - self.trials_start) / (self.done - self.before + running)
-        seconds = pace * max(0, self.wanted - self.done - running)
-        return f"about {clock(seconds)} left"
+        # A running trial is half done on average. Concurrent trials need no special treatment: this
+        # is the time per trial of all workers together.
+        half_done = len(self.running) / 2
+        elapsed = time.monotonic() - self.trials_start
+        seconds_per_trial = elapsed / (ended + half_done)
+        trials_left = max(0, self.wanted - self.done - half_done)
+        return f"about {clock(seconds_per_trial * trials_left)} left"
 
     def say(self, line: str) -> None:
-        """Print a line."""
-        self.console.print(f"{clock(time.monotonic() - self.start)}  {line}", highlight=False, soft_wrap=True)
+        """Print a line after the time since the start."""
+        elapsed = clock(time.monotonic() - self.start)
+        self.console.print(plain(f"{elapsed}  {line}"), soft_wrap=True)
 
 
 class LiveView(PlainView):
-    """Trials done and running, the best front so far and the time left, in place."""
+    """Trials done and running, the front so far and the time left, updated in place."""
 
     def __init__(self, config: StudyConfig, folder: Path, console: Console) -> None:
         super().__init__(config, folder, console)
-        self.parent_state = "is looked up"
+        self.parent_state = "is looked up"  # empty once trials run
         self.front: list[dict[str, object]] = []
-        self.endings: Counter[str] = Counter()
-        self.live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
+        self.statuses: Counter[str] = Counter()
+        self.live = Live(
+            get_renderable=self.render,
+            console=console,
+            refresh_per_second=4,
+            transient=True,  # the front is printed at the end instead
+        )
 
     def __enter__(self) -> Self:
         self.live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.live.stop()
 
     def parent(self, epoch: int, epochs: int) -> None:
@@ -125,61 +158,84 @@ class LiveView(PlainView):
 
     def begin(self, done: int, wanted: int) -> None:
         """Trials are about to start."""
-        from ofbnas.table import read_table
+        from ofbnas.table.store import read_table
 
-        self.done = self.before = done
-        self.wanted, self.trials_start, self.parent_state = wanted, time.monotonic(), ""
-        self._look(read_table(self.folder))
+        self._begin(done, wanted)
+        self.parent_state = ""
+        self._add(read_table(self.folder))
 
     def ended(self, trial: int) -> None:
         """A trial has its row."""
         import pandas as pd
 
-        from ofbnas.table import read_row
+        from ofbnas.table.store import read_row
 
         self.running.pop(trial, None)
         self.done += 1
-        self._look(pd.DataFrame([read_row(self.folder, trial)]))
+        row = read_row(self.folder, trial)
+        if row is not None:
+            self._add(pd.DataFrame([row.values()]))
 
     def render(self) -> RenderableType:
-        """What is seen now."""
+        """The view as it is now."""
         elapsed = clock(time.monotonic() - self.start)
-        endings = "".join(f", {self.endings[end]} {end}" for end in ("failed", "pruned") if self.endings[end])
         if self.parent_state:
             return Text(f"{self.config.name}   parent {self.parent_state}   {elapsed}")
-        head = Text.assemble(
-            (self.config.name, "bold"),
-            f"   {self.done} of {self.wanted} trials{endings}   {elapsed}, {self.left()}",
-        )
-        running = "   ".join(f"trial {trial}: {state}" for trial, state in sorted(self.running.items()))
-        bar = Table.grid()
-        bar.add_row(ProgressBar(total=self.wanted, completed=self.done, width=60))
-        return Group(head, bar, Text(running or "waiting for Ray", style="dim"), self._front_table())
+
+        counts = f"{self.done} of {self.wanted} trials"
+        for status in ("failed", "pruned"):
+            count = self.statuses[status]
+            if count:
+                counts += f", {count} {status}"
+        name = (self.config.name, "bold")
+        times = f"{elapsed}, {self.time_left()}"
+        head = Text.assemble(name, f"   {counts}   {times}")
+
+        # In a grid, since a bar does not end its line.
+        bar = ProgressBar(total=self.wanted, completed=self.done, width=60)
+        grid = Table.grid()
+        grid.add_row(bar)
+        states = []
+        for trial, state in sorted(self.running.items()):
+            states.append(f"trial {trial}: {state}")
+        running = Text("   ".join(states) or "waiting for Ray", style="dim")
+        return Group(head, grid, running, self._front_table())
 
     def _front_table(self) -> RenderableType:
+        """The last points of the front, which are those of highest accuracy."""
         if not self.front:
             return Text("")
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="best so far", title_justify="left")
-        for column in BEST:
+        table = Table(
+            box=box.SIMPLE_HEAD, pad_edge=False, title="best so far", title_justify="left"
+        )
+        for column in FRONT_COLUMNS:
             table.add_column(column, justify="left" if column == "arch_id" else "right")
-        for row in self.front[-ROWS:]:
-            table.add_row(*(cell(column, row[column]) for column in BEST))
+        for row in self.front[-FRONT_ROWS:]:
+            cells = [cell(column, row[column]) for column in FRONT_COLUMNS]
+            table.add_row(*map(plain, cells))
         return table
 
-    def _look(self, rows: pd.DataFrame) -> None:
-        """Look at rows that are new, together with the best so far: all rows would take too long in a large study."""
+    def _add(self, rows: pd.DataFrame) -> None:
+        """Add new rows to the counts and the front.
+
+        In a large study, reading all rows again after each trial would take too long.
+        """
         import pandas as pd
 
-        from ofbnas.front import front
-        from ofbnas.table import to_records
+        from ofbnas.table.front import front
+        from ofbnas.table.query import to_records
 
-        self.endings.update(rows["status"])
-        best = pd.concat([pd.DataFrame(self.front, columns=BEST), rows[BEST]], ignore_index=True)
-        self.front = to_records(front(best))
+        self.statuses.update(rows["status"])
+        # The front of a front and of new rows is the front of all rows.
+        best = pd.DataFrame(self.front, columns=FRONT_COLUMNS)
+        candidates = pd.concat([best, rows[FRONT_COLUMNS]], ignore_index=True)
+        self.front = to_records(front(candidates))
 
 
 def clock(seconds: float) -> str:
     """Seconds as h:mm:ss or m:ss."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest:02d}"
+    return f"{minutes}:{rest:02d}"

@@ -1,77 +1,96 @@
-"""ofbnas study: run, list and show studies."""
+"""ofbnas study: plan, run, list, show and report studies."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofbnas.cli.output import Address, Json, Settings, on_cluster, print_json, print_table
+from ofbnas.cli.output import Address, Json, Settings, on_cluster, print_json, print_table, say
+from ofbnas.cli.process import collect_as_usual
+from ofbnas.table.columns import COSTS, QUALITIES, SWEPT
 
-app = typer.Typer(name="study", no_args_is_help=True, help="Run studies, list and show them.")
-COLUMNS = [
-    "trial",
-    "status",
-    "arch_id",
-    "gmacs",
-    "params",
-    "latency_ms",
-    "top1",
-    "val_top1",
-    "parent_top1",
-    "seconds",
-    "reason",
-]
+if TYPE_CHECKING:
+    from ofbnas.study.run import Outcome
+
+app = typer.Typer(
+    name="study", no_args_is_help=True, help="Plan, run, list, show and report studies."
+)
+COLUMNS = ["trial", "status", "arch_id", *COSTS, *QUALITIES, "parent_top1", "reason"]
+OVERVIEW = ["study", "folder", "model", "trials", "wanted", "failed", "pruned", "best_top1"]
 
 
 @app.command()
 def run(
     study: Annotated[Path, typer.Argument(help="The study, a YAML file.", metavar="STUDY.yaml")],
     settings: Settings = None,
-    output: Annotated[Path | None, typer.Option(help="The study's folder; by default runs/NAME.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The study's folder; by default runs/NAME.")
+    ] = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Run a study, or go on with it where it stopped.
+    """Run a study, or resume it.
+
+    The same command resumes a study that was stopped.
 
     Example: ofbnas study run studies/digits.yaml --set sweep.n_trials=16
     """
-    from ofbnas.cli.progress import view_of
-    from ofbnas.study_file import load_study
+    from ofbnas.config.study_file import load_study
 
     config = load_study(study, settings or ())
     folder = output or Path("runs") / config.name
-    view = view_of(config, folder, plain=as_json)
     on_cluster(address)
-    from ofbnas.sweep.study import run_study
+    # Ray reads its settings at import, so this comes after on_cluster.
+    from ofbnas.study.cluster.early_start import early_start
 
-    with view:
-        outcome = run_study(config, folder, view, address)
+    try:
+        with early_start(config, folder, address):
+            from ofbnas.cli.progress import view_of
+            from ofbnas.study.run import run_study
+
+            collect_as_usual()
+            with view_of(config, folder, plain=as_json) as view:
+                outcome = run_study(config, folder, view, address)
+    except KeyboardInterrupt:
+        # Before Tune has started. Afterwards, Tune handles Ctrl-C itself, and run_study returns.
+        say("stopped; the same command resumes the study or the training of its parent", err=True)
+        raise typer.Exit(130) from None
+    _print_outcome(config.name, folder, outcome, as_json)
+
+
+def _print_outcome(name: str, folder: Path, outcome: Outcome, as_json: bool) -> None:
+    """Print the front and how a run ended.
+
+    Exits with 130 if trials are missing, and with 1 if no trial was completed.
+    """
+    from ofbnas.cli.front import print_front, summary
+    from ofbnas.table.store import read_table
+
+    # What happened goes to standard error: standard output is for the front.
     if outcome.before == outcome.wanted:
-        typer.echo(f"study {config.name} is finished: {outcome.done} trials are in {folder}", err=True)
+        say(f"study {name} is finished: {outcome.done} trials are in {folder}", err=True)
     if as_json:
-        from ofbnas.cli.front import summary
-        from ofbnas.table import read_table
-
-        print_json({"study": config.name, "folder": str(folder), "trials": outcome.done, **summary(read_table(folder))})
+        header = {"study": name, "folder": str(folder), "trials": outcome.done}
+        print_json(header | summary(read_table(folder)))
     elif outcome.done:
-        from ofbnas.cli.front import print_front, summary
-        from ofbnas.table import read_table
-
         print_front(summary(read_table(folder)), str(folder))
+
     if outcome.pruned:
-        typer.echo(f"{outcome.pruned} of {outcome.done} trials were stopped early.", err=True)
+        say(f"{outcome.pruned} of {outcome.done} trials were stopped early.", err=True)
     if outcome.done < outcome.wanted:
-        typer.echo(
-            f"stopped after {outcome.done} of {outcome.wanted} trials; the same command goes on from there",
+        say(
+            f"stopped after {outcome.done} of {outcome.wanted} trials; the same command resumes",
             err=True,
         )
         raise typer.Exit(130)
     if outcome.failed + outcome.pruned == outcome.done:
-        told = "no trial was completed" if outcome.pruned else "every trial failed"
-        typer.echo(f"{told}; `ofbnas study show {folder}` has the reasons", err=True)
+        problem = "no trial was completed" if outcome.pruned else "every trial failed"
+        say(f"{problem}; `ofbnas study show {folder}` has the reasons", err=True)
         raise typer.Exit(1)
 
 
@@ -79,135 +98,238 @@ def run(
 def plan(
     study: Annotated[Path, typer.Argument(help="The study, a YAML file.", metavar="STUDY.yaml")],
     settings: Settings = None,
+    connect: Annotated[
+        bool,
+        typer.Option(
+            "--connect",
+            help="Also count images in data sets that may have to be downloaded.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what a study would search and spend, before anything is spent.
+    """Show what a study would search and cost, without running it.
 
     Example: ofbnas study plan studies/deit_s.yaml
     """
-    from ofbnas.cli.space import print_space
-    from ofbnas.plan import plan as plan_of
-    from ofbnas.study_file import load_study
+    from ofbnas.config.study_file import load_study
+    from ofbnas.study.plan import plan as plan_of
+    from ofbnas.study.tuning.samplers import sampler_of
 
-    found = plan_of(load_study(study, settings or ()))
+    config = load_study(study, settings or ())
+    sampler_of(config.sweep, config.seed)  # refuses options that the sampler does not have
+    result = plan_of(config, connect=connect)
     if as_json:
-        print_json(found)
-        return
-    print_space(found)
-    images = f"{found['train_images']:,}{'' if found['train_images_counted'] else ', as data.train_images promises'}"
-    gb = found["memory_per_process_gb"]
-    memory = f"{gb:,.1f} GB" if gb >= 1 else f"{1000 * gb:,.0f} MB"
-    rows = [
-        ("training images", images),
-        ("trials", str(found["trials"])),
-        ("steps of a search", f"{found['search_steps']:,}"),
-        ("steps of fine-tuning", f"{found['finetune_steps']:,}"),
-        ("steps of the study", f"{found['study_steps']:,}"),
-        ("memory of a search", f"about {memory}, with all of a batch on one GPU"),
-    ]
-    if found["rungs"]:
-        rows.append(("trials may be stopped after epoch", ", ".join(map(str, found["rungs"]))))
-    for budget in found["budgets"]:
-        rows.append((f"budget, {budget['metric']}", f"{budget['limit']:,}, kept within {budget['reached_from']:,}"))
-    print_table(["", "planned"], [{"": name, "planned": value} for name, value in rows])
+        print_json(result)
+    else:
+        _print_plan(result)
+
+
+def _print_plan(result: dict[str, Any]) -> None:
+    """Print what `ofbnas.study.plan.plan` returned."""
+    from ofbnas.cli.space import print_space
+
+    print_space(result)
+    images = f"{result['train_images']:,}"
+    if not result["train_images_counted"]:
+        images += ", as data.train_images says"
+
+    gigabytes = result["memory_per_process_gb"]
+    memory = f"{gigabytes:,.1f} GB"
+    if gigabytes < 1:
+        memory = f"{1000 * gigabytes:,.0f} MB"
+
+    values = {
+        "training images": images,
+        "trials": str(result["trials"]),
+        "steps of a search": f"{result['search_steps']:,}",
+        "steps of fine-tuning": f"{result['finetune_steps']:,}",
+        "steps of the study": f"{result['study_steps']:,}",
+        "memory of a search": f"about {memory}, with the whole batch on one GPU",
+    }
+    if result["rungs"]:
+        values["trials may be stopped after epoch"] = ", ".join(map(str, result["rungs"]))
+    for budget in result["budgets"]:
+        limit = budget["limit"]
+        lowest = budget["reached_from"]
+        values[f"budget, {budget['metric']}"] = f"{limit:,}, kept within {lowest:,}"
+    rows = [{"": name, "planned": value} for name, value in values.items()]
+    print_table(["", "planned"], rows)
 
 
 @app.command("list")
 def list_studies(
-    folder: Annotated[Path, typer.Argument(help="Where studies lie.")] = Path("runs"), as_json: Json = False
+    folder: Annotated[
+        Path, typer.Argument(help="A folder of studies, or one study's folder.", metavar="DIR")
+    ] = Path("runs"),
+    as_json: Json = False,
 ) -> None:
     """List the studies in a folder.
 
+    A study that cannot be read is listed with the reason.
+
     Example: ofbnas study list runs
     """
-    from ofbnas.errors import InputError
-    from ofbnas.table import is_study
+    from ofbnas.errors import InputError, one_line
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one that holds studies, such as runs")
-    places = [folder] if is_study(folder) else sorted(place for place in folder.iterdir() if is_study(place))
-    found = [_overview(place) for place in places]
+
+    studies: list[dict[str, Any]] = []
+    for path in _study_folders(folder):
+        try:
+            studies.append(_overview(path) | {"problem": None})
+        except (InputError, OSError) as error:
+            # One damaged study must not hide the others.
+            problem = one_line(error)
+            unknown = dict.fromkeys(OVERVIEW)
+            studies.append(unknown | {"folder": str(path), "problem": problem})
+            say(f"cannot be read: {problem}", err=True)
     if as_json:
-        print_json(found)
+        print_json(studies)
     else:
-        print_table(["study", "folder", "model", "trials", "wanted", "failed", "pruned", "best_top1"], found)
+        print_table(OVERVIEW, studies)
 
 
 @app.command()
 def show(
-    folder: Annotated[Path, typer.Argument(help="The study's folder.", metavar="DIR")], as_json: Json = False
+    folder: Annotated[Path, typer.Argument(help="The study's folder.", metavar="DIR")],
+    as_json: Json = False,
 ) -> None:
     """Show a study's settings and trials.
 
     Example: ofbnas study show runs/digits
     """
-    from ofbnas.errors import InputError
-    from ofbnas.study_file import dump_study, load_study
-    from ofbnas.table import is_study, read_table, to_records
+    from ofbnas.config.study_file import dump_study
+    from ofbnas.study.report import study_of
+    from ofbnas.table.query import to_records
+    from ofbnas.table.store import read_table
 
-    if not is_study(folder):
-        raise InputError(f"{folder}: is no study's folder; expected one with study.yaml, such as runs/digits")
-    config, trials = load_study(folder / "study.yaml"), to_records(read_table(folder))
+    config = study_of(folder)
+    trials = to_records(read_table(folder))
     if as_json:
-        print_json({**_overview(folder), "config": config.model_dump(mode="json"), "rows": trials})
+        settings = config.model_dump(mode="json")
+        print_json({**_overview(folder), "config": settings, "rows": trials})
         return
-    typer.echo(dump_study(config))
-    swept = sorted({name for row in trials for name in row if name.startswith("hp.")})
-    columns = [c for c in COLUMNS if any(row.get(c) is not None for row in trials)]
-    print_table(columns + swept, trials)
+    say(dump_study(config))
+
+    # Columns without any value are left out: a cost that was not measured is 0 or missing.
+    has_value = {"trial"}
+    swept: set[str] = set()
+    for row in trials:
+        for name, value in row.items():
+            if value not in (None, 0.0):
+                has_value.add(name)
+            if name.startswith(SWEPT):
+                swept.add(name)
+    columns = [name for name in COLUMNS if name in has_value]
+    print_table([*columns, *sorted(swept)], trials)
+
     counts = Counter(row["status"] for row in trials)
-    typer.echo(", ".join(f"{count} {ending}" for ending, count in counts.most_common()) or "no trial is over")
+    endings = [f"{count} {status}" for status, count in counts.most_common()]
+    say(", ".join(endings) or "no trial has ended")
 
 
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="The study's folder.", metavar="DIR")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Page to write; by default DIR/report.html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Page to write; by default DIR/report.html.")
+    ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Serve the page and keep it up to date, until Ctrl-C.")
+        bool,
+        typer.Option(
+            "--serve", help="Serve the page on this machine and keep it up to date, until Ctrl-C."
+        ),
     ] = False,
-    port: Annotated[int | None, typer.Option(help="Port to serve on; by default a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to serve on; by default a free one.")
+    ] = None,
+    connect: Annotated[
+        bool,
+        typer.Option("--connect", help="Also read the storage that sweep.storage names."),
+    ] = False,
 ) -> None:
-    """Make one HTML page of a study, or serve it on this machine while the study runs.
+    """Write an HTML page about a study, or serve it.
+
+    A page that is served follows a running study. Only the study's folder is read; with --connect,
+    also the database or the file that sweep.storage names.
 
     Example: ofbnas study report runs/digits --serve
     """
     from ofbnas.errors import InputError
-    from ofbnas.ledger.journal import read_journal
-    from ofbnas.report import Server, contents, stamp, study_of, write_page
+    from ofbnas.study.report import Server, contents, stamp, study_of, write_page
+    from ofbnas.study.tuning.journal import read_journal
 
-    def found() -> dict[str, Any]:
+    def page() -> dict[str, Any]:
         config = study_of(folder)
-        return contents(folder, config, read_journal(config, folder))
+        return contents(folder, config, read_journal(config, folder, connect=connect))
 
     if serve and out is not None:
-        raise InputError(f"--out {out}: a page that is served is not written; leave out --serve or --out")
+        raise InputError(
+            f"--out {out}: a page that is served is not written; leave out --serve or --out"
+        )
     if not serve and port is not None:
-        raise InputError(f"--port {port}: a page that is written has no port; add --serve or leave out --port")
+        raise InputError(
+            f"--port {port}: a page that is written has no port; add --serve or leave out --port"
+        )
     if not serve:
         out = out or folder / "report.html"
-        write_page(found(), out)
-        typer.echo(str(out))
+        written = page()
+        write_page(written, out)
+        say(str(out))
+        _say_what_is_left_out(written)
         return
-    with Server(found, lambda: stamp(folder), port or 0) as server:
-        server.current()  # tells mistakes now
-        typer.echo(server.url)
-        typer.echo("press Ctrl-C to end", err=True)
+    collect_as_usual()
+    with Server(page, lambda: stamp(folder, connect=connect), port or 0) as server:
+        # Made now, so that a study that cannot be read is reported here and not in the browser.
+        first = server.current()
+        say(server.url)
+        _say_what_is_left_out(first)
+        say("press Ctrl-C to stop", err=True)
         server.serve_forever()
 
 
-def _overview(folder: Path) -> dict[str, Any]:
-    from ofbnas.study_file import load_study
-    from ofbnas.table import read_table
+def _say_what_is_left_out(page: Mapping[str, Any]) -> None:
+    """Report what a page lacks because the storage was not read."""
+    if page["left_out"] is not None:
+        say(page["left_out"], err=True)
 
-    config, table = load_study(folder / "study.yaml"), read_table(folder)
-    best = table["top1"].max() if len(table) else None
+
+def _study_folders(folder: Path) -> list[Path]:
+    """The folder itself if it is a study's, otherwise the folders of the studies in it."""
+    if _may_be_study(folder):
+        return [folder]
+    return sorted(filter(_may_be_study, folder.iterdir()))
+
+
+def _may_be_study(folder: Path) -> bool:
+    """Whether a folder has a study.yaml, even a damaged one, a pipe or a broken link.
+
+    Such a folder is listed with its problem rather than ignored.
+    """
+    return os.path.lexists(folder / "study.yaml")
+
+
+def _overview(folder: Path) -> dict[str, Any]:
+    """A study's row in the list.
+
+    Raises:
+        InputError: The study or its table cannot be read.
+    """
+    from ofbnas.study.report import study_of
+    from ofbnas.table.store import read_arrow
+
+    config = study_of(folder)
+    table = read_arrow(folder)  # without pandas, whose import would take half of the time
+    statuses = Counter(table["status"].to_pylist())
+    accuracies = table["top1"].drop_null().to_pylist()
     return {
         "study": config.name,
         "folder": str(folder),
         "model": config.model.name,
         "trials": len(table),
         "wanted": config.sweep.n_trials,
-        **{ending: int((table["status"] == ending).sum()) for ending in ("failed", "pruned")},
-        "best_top1": None if best is None or best != best else float(best),
+        "failed": statuses["failed"],
+        "pruned": statuses["pruned"],
+        "best_top1": max(accuracies, default=None),
     }

@@ -1,100 +1,120 @@
-"""ofbnas table: what is in architecture tables, whether it is true, several as one, and sharing them."""
+"""ofbnas table: describe, check, merge and share architecture tables."""
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofbnas.cli.output import Json, print_json, print_table
+from ofbnas.cli.output import Json, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from ofbnas.sharing.transfer import Moved
+    from ofbnas.table.sharing.transfer import Moved
 
-app = typer.Typer(name="table", no_args_is_help=True, help="Describe, check, merge and share architecture tables.")
-Table = Annotated[Path, typer.Argument(help="A study's folder or a .parquet file.", metavar="TABLE")]
+app = typer.Typer(
+    name="table", no_args_is_help=True, help="Describe, check, merge and share architecture tables."
+)
+Table = Annotated[
+    Path, typer.Argument(help="A study's folder or a .parquet file.", metavar="TABLE")
+]
+DESCRIPTION = ["column", "rows", "least", "most", "unit", "meaning"]
 
 
 @app.command()
 def describe(table: Table, as_json: Json = False) -> None:
-    """Print the columns of a table: what they mean, how many rows have them, and their ranges.
+    """Print the columns of a table.
+
+    Each with its meaning and unit, the number of rows that have a value, and the range.
 
     Example: ofbnas table describe runs/digits
     """
     import pandas as pd
 
-    from ofbnas.schema import SCHEMA, meaning
-    from ofbnas.table import read_table
+    from ofbnas.table.columns import COLUMNS
+    from ofbnas.table.store import read_table
 
     rows = read_table(table)
-    found = []
+    columns: list[dict[str, Any]] = []
     for name in rows.columns:
         values = rows[name].dropna()
-        ordered = pd.api.types.is_numeric_dtype(values) and len(values) > 0
-        found.append(
-            {
-                "column": name,
-                "rows": len(values),
-                "least": float(values.min()) if ordered else None,
-                "most": float(values.max()) if ordered else None,
-                "unit": meaning(name)[1] if name in SCHEMA.names else None,
-                "meaning": meaning(name)[0] if name in SCHEMA.names else None,
-            }
-        )
+        entry: dict[str, Any] = dict.fromkeys(DESCRIPTION)
+        entry["column"] = name
+        entry["rows"] = len(values)
+        if pd.api.types.is_numeric_dtype(values) and len(values) > 0:
+            entry["least"] = float(values.min())
+            entry["most"] = float(values.max())
+        # Swept fields are not declared, nor are columns of a newer version.
+        declared = COLUMNS.get(name)
+        if declared is not None:
+            entry["unit"] = declared.unit
+            entry["meaning"] = declared.meaning
+        columns.append(entry)
     if as_json:
-        print_json({"rows": len(rows), "columns": found})
+        print_json({"rows": len(rows), "columns": columns})
         return
-    print_table(["column", "rows", "least", "most", "unit", "meaning"], found)
-    typer.echo(f"{len(rows)} rows, {rows['arch_id'].nunique()} architectures")
+    print_table(DESCRIPTION, columns)
+    architectures = rows["arch_id"].nunique()
+    say(f"{len(rows)} rows, {architectures} architectures")
 
 
 @app.command()
 def validate(table: Table, as_json: Json = False) -> None:
-    """Check a table from anyone: types, ranges, ids, sizes, costs and weights. Exits with 1 if something is not true.
+    """Check a table, your own or someone else's.
+
+    Types, ranges, ids, sizes, costs and weights are checked. Exits with 1 if anything is wrong.
 
     Example: ofbnas table validate runs/digits
     """
-    from ofbnas.validate import validate
+    from ofbnas.study.validate import validate
 
-    checked = validate(table)
+    result = validate(table)
     if as_json:
-        counts = {name: value for name, value in vars(checked).items() if name != "problems"}
-        print_json(counts | {"problems": [vars(problem) for problem in checked.problems]})
+        problems = [vars(problem) for problem in result.problems]
+        print_json(vars(result) | {"problems": problems})
     else:
-        for problem in checked.problems:
-            typer.echo(str(problem))
-        typer.echo(
-            f"{len(checked.problems)} problems in {checked.rows} rows; {checked.architectures} architectures made, "
-            f"{checked.weights} files of weights checked, {checked.absent} not here"
+        for problem in result.problems:
+            say(str(problem))
+        say(
+            f"{len(result.problems)} problems in {result.rows} rows; "
+            f"{result.architectures} architectures made, "
+            f"{result.weights} files of weights checked, {result.absent} not here"
         )
-    raise typer.Exit(1 if checked.problems else 0)
+    raise typer.Exit(1 if result.problems else 0)
 
 
 @app.command()
 def merge(
-    tables: Annotated[list[Path], typer.Argument(help="Studies' folders or .parquet files.", metavar="TABLE...")],
+    tables: Annotated[
+        list[Path], typer.Argument(help="Studies' folders or .parquet files.", metavar="TABLE")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder to write.")],
     as_json: Json = False,
 ) -> None:
-    """Write several tables as one, each trial once, with the weights that are there.
+    """Merge several tables into one.
+
+    Each trial is kept once, with its weights if one of the tables has them.
 
     Example: ofbnas table merge runs/a runs/b --out runs/both
     """
-    from ofbnas.merge import merge
+    from ofbnas.table.merge import merge
 
     merged = merge(tables, out)
     if as_json:
         print_json(vars(merged))
         return
     for conflict in merged.conflicts:
-        typer.echo(f"conflict, all rows kept: {conflict}", err=True)
-    typer.echo(f"{merged.rows} rows in {out}; {merged.duplicates} were there twice, {len(merged.conflicts)} conflicts")
+        say(f"conflict, all rows kept: {conflict}", err=True)
+    say(
+        f"{merged.rows} rows in {out}; {merged.duplicates} were there twice, "
+        f"{len(merged.conflicts)} conflicts"
+    )
 
 
 class WeightsOf(StrEnum):
-    """Whose weights go along with a table."""
+    """Whose weights are uploaded with a table."""
 
     ALL = "all"
     FRONT = "front"
@@ -103,53 +123,83 @@ class WeightsOf(StrEnum):
 
 @app.command()
 def push(
-    source: Annotated[str, typer.Argument(help="A study's folder, or a table's folder or .parquet file.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A study's folder, or a table's folder or .parquet file.", metavar="SOURCE"
+        ),
+    ],
     target: Annotated[
-        str, typer.Argument(help="A folder, file:///..., s3://BUCKET/PREFIX or hf://datasets/OWNER/NAME.")
+        str,
+        typer.Argument(
+            help="A folder, file:///..., s3://BUCKET/PREFIX or hf://datasets/OWNER/NAME.",
+            metavar="TARGET",
+        ),
     ],
     weights: Annotated[
-        WeightsOf, typer.Option(help="Whose weights go along: those of all rows, of the Pareto front's, or of none.")
+        WeightsOf,
+        typer.Option(help="Whose weights to upload: of all rows, of the Pareto front, or none."),
     ] = WeightsOf.FRONT,
     as_json: Json = False,
 ) -> None:
-    """Share a table: all rows in one file, history, weights, a card and a manifest with the hash of each file.
+    """Upload a table with its history, weights and a card.
 
-    What was sent before an interruption is not sent again. Nothing is deleted at the target.
+    All rows are in one file, and a manifest has the hash of each file. Files uploaded before an
+    interruption are not uploaded again. Nothing is deleted at the target.
 
-    Example: ofbnas table push runs/digits hf://datasets/OWNER/digits-architectures
+    Example: ofbnas table push runs/digits hf://datasets/OWNER/NAME
     """
-    from ofbnas.sharing.share import push as push_table
+    from ofbnas.table.sharing.share import push as push_table
 
-    _print(target, push_table(source, target, weights=weights.value, tell=_tell), "sent", as_json)
+    moved = push_table(source, target, weights=weights.value, notify=_say_progress)
+    _print_moved(target, moved, "sent", as_json)
 
 
 @app.command()
 def pull(
     source: Annotated[
-        str, typer.Argument(help="What push takes as TARGET, or https://HOST/FOLDER where manifest.json lies.")
+        str,
+        typer.Argument(
+            help="What push takes as TARGET, or https://HOST/FOLDER that contains manifest.json.",
+            metavar="SOURCE",
+        ),
     ],
-    target: Annotated[Path, typer.Argument(help="The folder to write; every command reads it then.")],
-    max_size: Annotated[float, typer.Option(help="Refuse a table with more GB than this.", metavar="GB", min=0)] = 20,
+    target: Annotated[
+        Path,
+        typer.Argument(help="Folder to write, which all commands can then read.", metavar="TARGET"),
+    ],
+    max_size: Annotated[
+        float, typer.Option(help="Refuse a table that is larger than this.", metavar="GB", min=0)
+    ] = 20,
     as_json: Json = False,
 ) -> None:
-    """Get a shared table; each file is checked against the manifest before it has its name.
+    """Download a shared table and verify its files.
 
-    What arrived before an interruption is not fetched again.
+    Each file is checked against the manifest before it gets its name. Files downloaded before an
+    interruption are not downloaded again. A web server must send at least 10 kB per second on
+    average, after the first minute of each file.
 
-    Example: ofbnas table pull hf://datasets/OWNER/digits-architectures digits
+    Example: ofbnas table pull hf://datasets/OWNER/NAME digits
     """
-    from ofbnas.sharing.share import pull as pull_table
-    from ofbnas.sharing.transfer import GB
+    from ofbnas.table.sharing.place import GB
+    from ofbnas.table.sharing.share import pull as pull_table
 
-    _print(str(target), pull_table(source, target, max_size=int(max_size * GB), tell=_tell), "fetched", as_json)
+    # typer reads inf and nan as numbers.
+    if not math.isfinite(max_size):
+        raise typer.BadParameter(f"{max_size} is not a number of GB", param_hint="--max-size")
+    limit = int(max_size * GB)
+    moved = pull_table(source, target, max_size=limit, notify=_say_progress)
+    _print_moved(str(target), moved, "fetched", as_json)
 
 
-def _tell(line: str) -> None:
-    typer.echo(line, err=True)
+def _say_progress(line: str) -> None:
+    """Print progress to standard error, since standard output is for the result."""
+    say(line, err=True)
 
 
-def _print(target: str, moved: Moved, how: str, as_json: bool) -> None:
-    from ofbnas.sharing.manifest import size_text
+def _print_moved(target: str, moved: Moved, how: str, as_json: bool) -> None:
+    """Print the size of a table, and of the part that was sent or fetched in this run."""
+    from ofbnas.table.sharing.manifest import size_text
 
     if as_json:
         print_json(
@@ -161,8 +211,8 @@ def _print(target: str, moved: Moved, how: str, as_json: bool) -> None:
                 f"{how}_bytes": moved.moved_size,
             }
         )
-    else:
-        typer.echo(
-            f"{target}: {moved.files} files, {size_text(moved.size)}; "
-            f"{moved.moved_files} files, {size_text(moved.moved_size)} {how} now"
-        )
+        return
+    say(
+        f"{target}: {moved.files} files, {size_text(moved.size)}; "
+        f"{moved.moved_files} files, {size_text(moved.moved_size)} {how} now"
+    )

@@ -1,12 +1,19 @@
-"""Every number a run depends on, read from YAML and checked before anything is spent."""
+"""Every number that a run depends on, read from YAML and checked before the run starts."""
 
 from ofbnas.config.latency import LatencyConfig
 from ofbnas.config.model import DataConfig, ImageDataConfig, ModelConfig, SmallDataConfig
+from ofbnas.config.ranges import ChoiceParam, FloatParam, IntParam
 from ofbnas.config.search import BudgetConfig, SearchConfig
 from ofbnas.config.section import Length, RampConfig, Span
 from ofbnas.config.study import RangeConfig, SpaceConfig, StudyConfig
-from ofbnas.config.sweep import ChoiceParam, FloatParam, IntParam, SweepConfig
-from ofbnas.config.training import AugmentConfig, DistillConfig, FinetuneConfig, RateConfig, TrainConfig
+from ofbnas.config.sweep import SweepConfig
+from ofbnas.config.training import (
+    AugmentConfig,
+    DistillConfig,
+    FinetuneConfig,
+    RateConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "AugmentConfig",

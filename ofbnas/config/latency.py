@@ -1,24 +1,24 @@
-"""How long a finished network takes is measured."""
+"""How the latency of a finished network is measured."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, StrictInt
 
-from ofbnas.config.section import Section
+from ofbnas.config.section import Batches, BatchSize, Section
 
 
 class LatencyConfig(Section):
-    """The latency of what a trial found and of its parent, on the device the trial ran on."""
+    """Latency of a trial's subnet and of the parent, on the device that the trial ran on."""
 
-    batch_size: PositiveInt = 1
-    """Images of a batch."""
-    batches: PositiveInt = 100
-    """Timed batches of each network."""
-    warmup: Annotated[int, Field(ge=0)] = 10
-    """Batches of each network before them."""
+    batch_size: BatchSize = 1
+    """Number of images in a batch."""
+    batches: Batches = 100
+    """Number of timed batches for each network."""
+    warmup: Annotated[StrictInt, Field(ge=0, le=1_000_000)] = 10
+    """Number of untimed batches for each network before the timed ones."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of weights and images."""
+    """Data type of the weights and the images."""
     compile: bool = False
     """Compile both networks with torch.compile."""

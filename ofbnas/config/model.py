@@ -1,28 +1,39 @@
-"""The parent, and the images."""
+"""The parent model, and the data set."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from ofbnas.config.section import Section, Share
-
-PartOf = Annotated[float, Field(gt=0, lt=1)]
+from ofbnas.config.section import (
+    Images,
+    OpenShare,
+    Pixels,
+    Plain,
+    Positive,
+    Processes,
+    Section,
+    Seed,
+    Share,
+    ShareAbove0,
+    Size,
+)
 
 
 class ModelConfig(Section):
-    """A model of timm's, the parent of a study or a teacher."""
+    """A timm model: the parent of a study, or a teacher."""
 
     name: str
-    """A name timm.create_model knows."""
-    kwargs: dict[str, Any] = {}
-    """More arguments for timm.create_model; the data's number of classes is filled in."""
+    """Name of the model, as timm.create_model takes it."""
+    kwargs: dict[str, Plain] = {}
+    """Further arguments of timm.create_model. The number of classes is taken from the data set."""
     pretrained: bool = False
-    """Load timm's pretrained weights from the hub."""
+    """Load timm's pretrained weights from the Hugging Face Hub."""
     checkpoint: Path | None = None
-    """Load weights from this .safetensors or .pth file of plain tensors instead."""
+    """Load weights from this file instead: a .safetensors file, or one written by torch.save that
+    holds plain tensors or a training checkpoint of timm's."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -32,24 +43,29 @@ class ModelConfig(Section):
 
 
 class SmallDataConfig(Section):
-    """Small images that are kept in memory. Decisions use the validation split, results the test split."""
+    """A data set of small images, kept in memory.
+
+    Decisions use the validation split; results are reported on the test split.
+    """
 
     name: Literal["digits", "fashion_mnist"]
-    """digits: scikit-learn's 8x8 digits. fashion_mnist: the four IDX files in `path`."""
+    """Name of the data set. digits: scikit-learn's digits of 8x8 pixels. fashion_mnist: the four
+    IDX files of Fashion-MNIST in `path`."""
     path: Path | None = None
-    """Folder of the files."""
-    val_share: PartOf = 0.15
+    """Folder of the files; digits needs none."""
+    val_share: OpenShare = 0.15
     """Share of the training images set aside for validation, stratified by class."""
-    test_share: PartOf = 0.2
-    """Share of all images set aside for testing, where the data set has no test split of its own."""
-    train_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the other images that is trained on, stratified by class."""
-    split_seed: int = 0
-    """Seed of all splits."""
-    shift: Annotated[int, Field(ge=0)] = 0
-    """Training images are moved by up to this many pixels each way."""
+    test_share: OpenShare = 0.2
+    """Share of all images set aside for testing, stratified by class, where the data set has no
+    test split of its own."""
+    train_share: ShareAbove0 = 1.0
+    """Share of the remaining training images to train on, stratified by class."""
+    split_seed: Seed = 0
+    """Random seed of all splits."""
+    shift: Pixels = 0
+    """Training images are shifted by up to this many pixels in each direction."""
     flip: bool = False
-    """Training images are mirrored half of the time."""
+    """Mirror training images with probability one half."""
 
     @property
     def num_classes(self) -> int:
@@ -58,45 +74,69 @@ class SmallDataConfig(Section):
 
 
 class ImageDataConfig(Section):
-    """Images that timm reads and resizes to what the model takes."""
+    """A data set of images that timm reads and resizes to the model's input size."""
 
     name: str
-    """folder: a folder with one folder for each split, and in it one folder of images (or a .tar) for each class.
-    Otherwise a name that timm.data.create_dataset knows, such as hfds/ILSVRC/imagenet-1k or wds/imagenet."""
+    """Name of the data set. folder: a folder with one folder (or .tar) per split, which holds one
+    folder of images per class. Otherwise a name that timm.data.create_dataset knows, such as
+    hfds/ILSVRC/imagenet-1k or wds/imagenet."""
     path: Path | None = None
     """Folder of the images, or of the data set's cache."""
-    num_classes: PositiveInt
+    num_classes: Size
     """Number of classes."""
     train_split: str = "train"
+    """Name of the split to train on."""
     test_split: str = "validation"
+    """Name of the split that results are reported on."""
     val_split: str | None = None
-    """A split for validation; by default a share of the training images."""
-    val_share: PartOf = 0.02
-    """Share of the training images set aside for validation, stratified by class."""
-    split_seed: int = 0
-    train_images: PositiveInt | None = None
-    """Number of images in the training split, to plan a study by, and to check that all are there."""
-    workers: PositiveInt = 4
-    """Processes that read images, for each process that trains."""
+    """Name of the split that decisions use; by default a share of the training images."""
+    val_share: OpenShare = 0.02
+    """Share of the training images set aside for validation, stratified by class. Not used if
+    `val_split` is given."""
+    split_seed: Seed = 0
+    """Random seed of that split."""
+    train_images: Images | None = None
+    """Number of images in the training split: used to plan a study, and to check that none are
+    missing."""
+    workers: Processes = 4
+    """Number of processes that read images, for each process that trains."""
     flip: bool = True
-    """Training images are mirrored half of the time."""
+    """Mirror training images with probability one half."""
     crop: Share = 0.08
-    """Training images are crops of at least this share of the area."""
-    crop_pct: PositiveFloat | None = None
-    """Share of the resized image that is taken for testing; by default what the model was trained for."""
+    """Training images are random crops that cover at least this share of the area."""
+    crop_pct: Annotated[float, Field(ge=0.1, le=2)] | None = None
+    """Share of the resized image, per side, that is cropped from its centre for testing; by default
+    the value that the model was trained for."""
     interpolation: Literal["bilinear", "bicubic", "random"] | None = None
-    """By default what the model was trained for."""
-    mean: list[float] | None = None
-    """Of each channel, in 0 to 1; by default what the model was trained for."""
-    std: list[PositiveFloat] | None = None
+    """Interpolation used to resize images; by default the one that the model was trained for."""
+    mean: list[Share] | None = None
+    """Mean of each channel, for pixels in 0 to 1, that is subtracted from images; by default the
+    one that the model was trained for."""
+    std: list[Positive] | None = None
+    """Standard deviation of each channel, for pixels in 0 to 1, that images are divided by; by
+    default the one that the model was trained for."""
 
 
-def _kind_of_data(value: Any) -> str:
+def kind_of_data(value: Any) -> str:
+    """The kind of section that a data set's name belongs to.
+
+    Args:
+        value: The section, as a mapping or a model.
+
+    Returns:
+        "images" for images that timm reads, "small" for those kept in memory.
+
+    >>> kind_of_data({"name": "hfds/ILSVRC/imagenet-1k"})
+    'images'
+    """
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-    return "images" if isinstance(name, str) and (name == "folder" or "/" in name) else "small"
+    # timm's names of data sets begin with where they come from, such as hfds/ or torch/.
+    if isinstance(name, str) and (name == "folder" or "/" in name):
+        return "images"
+    return "small"
 
 
 DataConfig = Annotated[
     Annotated[SmallDataConfig, Tag("small")] | Annotated[ImageDataConfig, Tag("images")],
-    Discriminator(_kind_of_data),
+    Discriminator(kind_of_data),
 ]

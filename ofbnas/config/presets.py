@@ -1,4 +1,4 @@
-"""Values to start from, by name: a section that says `preset: reference` has these where it gives none itself."""
+"""Presets: `preset: reference` fills in each value of a section that is not given."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ from typing import Any
 
 THIRD_OF_AN_EPOCH = {"epochs": 1 / 3}
 WARMUP = {"epochs": 20}
-AUGMENT = {"rand_augment": "rand-m9-mstd0.5-inc1", "erasing": 0.25, "repeats": 3, "mixup": 0.8, "cutmix": 1.0}
+AUGMENT = {
+    "rand_augment": "rand-m9-mstd0.5-inc1",
+    "erasing": 0.25,
+    "repeats": 3,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+}
 
-# The published code of OFB: one run of 100 epochs for DeiT on ImageNet, decided by the 50th, and 300 of fine-tuning.
+# Spans are single values, though they may be written as mappings: {epochs: 20} is not merged.
+SPANS = ("warmup", "decide_by", "decision_interval", "one_hot_warmup")
+
+# The published code of OFB for DeiT on ImageNet: a search of 100 epochs, in which all axes are
+# decided by the 50th, and 300 epochs of fine-tuning.
 REFERENCE: dict[str, dict[str, Any]] = {
     "search": {
         "epochs": 100,
@@ -36,7 +46,7 @@ REFERENCE: dict[str, dict[str, Any]] = {
         "one_hot_warmup": 0.0,
         "budget_weight": 5.0,
         "budget_ascent": 0.0,
-        "beat": THIRD_OF_AN_EPOCH,
+        "decision_interval": THIRD_OF_AN_EPOCH,
         "threshold": 0.2,
         "pmim": {
             "weight": 1.0,
@@ -63,7 +73,11 @@ PRESETS = {"reference": REFERENCE}
 
 
 def with_preset(value: Any, section: str) -> Any:
-    """A section's values over those of the preset it names.
+    """A section's values, completed from the preset that it names.
+
+    Args:
+        value: Values as they were given; anything but a mapping is left to validation.
+        section: Name of the section in the preset.
 
     Raises:
         ValueError: There is no such preset.
@@ -71,18 +85,19 @@ def with_preset(value: Any, section: str) -> Any:
     if not isinstance(value, dict) or "preset" not in value:
         return value
     name = value["preset"]
-    if name not in PRESETS:
-        raise ValueError(f"preset {name} is unknown, expected {', '.join(PRESETS)}")
-    return _over(PRESETS[name][section], {key: given for key, given in value.items() if key != "preset"})
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ValueError(f"preset {str(name)[:80]} is unknown, expected {', '.join(PRESETS)}")
+    given = {key: entry for key, entry in value.items() if key != "preset"}
+    return _completed(given, PRESETS[name][section])
 
 
-def _over(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Values given, and those of the base where none is."""
+def _completed(given: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """The given values, and those of the base where none is given; nested sections alike."""
     merged = dict(base)
     for key, value in given.items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _over(base[key], value) if both and key not in SPANS else value
+        is_section = isinstance(value, dict) and isinstance(base.get(key), dict)
+        if is_section and key not in SPANS:
+            merged[key] = _completed(value, base[key])
+        else:
+            merged[key] = value
     return merged
-
-
-SPANS = ("warmup", "decide_by", "beat", "one_hot_warmup")  # one value each, though written as mappings

@@ -3,150 +3,226 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
+from ofbnas.config.fields import LIMITS
 from ofbnas.config.presets import with_preset
-from ofbnas.config.section import Length, NonNegative, RampConfig, Section, Share, Span
+from ofbnas.config.renamed import with_current_names
+from ofbnas.config.section import (
+    Batches,
+    EpochsOrNone,
+    Length,
+    NonNegative,
+    Number,
+    OpenShare,
+    Positive,
+    RampConfig,
+    Section,
+    Share,
+    ShareAbove0,
+    ShareBelow1,
+    Span,
+)
 from ofbnas.config.training import DistillConfig, RateConfig, TrainConfig
 
 
 class BudgetConfig(Section):
-    """What the subnet may cost at most: exactly one of the four."""
+    """The highest cost that the subnet may have. Exactly one of the four limits must be given."""
 
-    gmacs: PositiveFloat | None = None
+    gmacs: Positive | None = None
     """Multiply-accumulates per image, in units of 1e9."""
-    params: PositiveFloat | None = None
-    """Parameters."""
-    gmacs_share: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the parent's multiply-accumulates."""
-    params_share: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the parent's parameters."""
+    params: Positive | None = None
+    """Number of parameters."""
+    gmacs_share: ShareAbove0 | None = None
+    """Multiply-accumulates per image, as a share of the parent's."""
+    params_share: ShareAbove0 | None = None
+    """Number of parameters, as a share of the parent's."""
     count: Literal["exact", "reference"] = "exact"
-    """How multiply-accumulates are counted. exact: what torch's counter counts. reference: by OFB's published formula,
-    with biases, norms and softmax and without the class token."""
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """The subnet lies within this share below the budget, as far as the options allow."""
+    """How multiply-accumulates are counted. exact: as torch's FLOP counter does. reference: by
+    OFB's published formula, which includes biases, norms and softmax and leaves out the class
+    token."""
+    tolerance: OpenShare = 0.02
+    """The subnet's cost lies within this share below the limit, as far as the options allow."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if len(given := [name for name, _ in self._limits()]) != 1:
-            raise ValueError(
-                f"gives {' and '.join(given) or 'nothing'}; give one of gmacs, params, gmacs_share, params_share"
-            )
+        given = self._limits()
+        if len(given) != 1:
+            names = " and ".join(given) or "nothing"
+            raise ValueError(f"gives {names}; give one of {', '.join(LIMITS)}")
         return self
 
-    def _limits(self) -> Iterator[tuple[str, float]]:
-        for name in ("gmacs", "params", "gmacs_share", "params_share"):
-            if (value := getattr(self, name)) is not None:
-                yield name, value
+    def _limits(self) -> dict[str, float]:
+        """The limits that are given, by name."""
+        limits = {name: getattr(self, name) for name in LIMITS}
+        return {name: value for name, value in limits.items() if value is not None}
 
     def metric(self) -> Literal["macs", "params", "reference_macs"]:
-        """What is bounded."""
-        if next(self._limits())[0].startswith("params"):
+        """The metric that is limited."""
+        (name,) = self._limits()
+        if name.startswith("params"):
             return "params"
         return "macs" if self.count == "exact" else "reference_macs"
 
     def limit(self, full: int) -> int:
-        """The bound in multiply-accumulates or parameters, for a parent that costs `full`."""
-        name, value = next(self._limits())
-        return math.floor(value * full if name.endswith("share") else value * (1e9 if name == "gmacs" else 1))
+        """The limit in multiply-accumulates or parameters, for a parent that costs `full`.
+
+        >>> BudgetConfig(gmacs_share=0.5).limit(1_000_000)
+        500000
+        """
+        ((name, value),) = self._limits().items()
+        # Rounded down, since the subnet must not cost more than the limit.
+        if name.endswith("share"):
+            return math.floor(value * full)
+        if name == "gmacs":
+            return math.floor(value * 1e9)
+        return math.floor(value)
 
 
 class ImportanceConfig(Section):
-    """Where importance starts, and how it is kept small."""
+    """The initial values of the importance, and the norm that keeps it small."""
 
     start: Literal["noise", "taylor", "magnitude"] = "taylor"
-    """noise: a normal distribution, truncated at two standard deviations. taylor, magnitude: the same distribution's
-    quantiles, in the order of the trained parent's saliency."""
-    start_batches: PositiveInt = 10
-    """Training batches that Taylor saliency is averaged over."""
-    mean: float = 2.0
-    """Mean of importance at the start."""
-    std: PositiveFloat = 0.5
-    """Standard deviation of importance at the start."""
+    """Initial values. noise: random, from a normal distribution truncated at two standard
+    deviations. taylor, magnitude: quantiles of a normal distribution, in the order of the trained
+    parent's saliency."""
+    start_batches: Batches = 10
+    """Number of training batches that Taylor saliency is averaged over."""
+    mean: Number = 2.0
+    """Mean of the initial values."""
+    std: Positive = 0.5
+    """Standard deviation of the initial values."""
     norm_attn: NonNegative = 4e-4
-    """Weight of the sum of sigma(s) over attention units."""
+    """Factor of attention units in the importance norm, which is a sum of sigma(s) over units with
+    importance s."""
     norm_mlp: NonNegative = 1e-4
+    """Factor of MLP units in the importance norm."""
     norm_embed: NonNegative = 1e-4
+    """Factor of embedding channels in the importance norm."""
+    norm_weight: NonNegative | None = None
+    """Weight of the importance norm; by default one_hot_weight, as in the published code."""
 
 
 class AlphaConfig(RateConfig):
-    """The options' logits alpha and their optimizer, an Adam without decay."""
+    """The logits alpha of the options, and their optimizer: Adam without weight decay."""
 
-    lr: PositiveFloat | None = None  # type: ignore[assignment]  # the default needs the number of steps
-    """Highest learning rate; by default 12 over the steps until all is decided. Adam moves a logit by about its
-    learning rate a step, so a logit then travels as far in a long search as in a short one."""
-    betas: tuple[Share, Share] = (0.5, 0.999)
+    lr: Positive | None = None  # type: ignore[assignment]  # the default needs the number of steps
+    """Highest learning rate; by default 12 divided by the number of steps until all axes are
+    decided. Adam moves a logit by about the learning rate per step, so with the default a logit
+    travels equally far in searches of any length."""
+    betas: tuple[ShareBelow1, ShareBelow1] = (0.5, 0.999)
+    """Adam's betas."""
     spread: NonNegative = 0.01
-    """Logits start uniformly between 0 and this. A wide spread lets chance decide."""
+    """Logits start uniformly distributed between 0 and this. If it is large, chance decides which
+    options are removed."""
 
     def highest(self, length: Length) -> float:
-        """The learning rate in a run of some length."""
+        """The highest learning rate in a phase of some length."""
         return self.lr if self.lr is not None else 12 / length.steps
 
 
 class PmimConfig(Section):
-    """Progressive masked image modelling."""
+    """Progressive masked image modelling: hidden patches are reconstructed while axes are open."""
 
     weight: NonNegative = 1.0
-    """Weight of the reconstruction, in units of the classification loss; 0 turns it off."""
+    """Weight of the reconstruction loss, relative to the classification loss; 0 turns it off."""
     start_ratio: Share = 0.05
     """Share of patches hidden at the start."""
-    mask_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    mask_ratio: ShareBelow1 = 0.25
     """Share of patches hidden after the warm-up."""
     warmup: Span = Span(share=0.2)
-    """How long the hidden share grows."""
+    """Warm-up in which the share of hidden patches grows."""
     decoder: RateConfig = RateConfig()
     """Learning rate of the decoder."""
 
     def hidden_share(self, step: int, length: Length) -> float:
-        """Share of patches hidden at an optimizer step, from 0, of a search."""
-        return RampConfig(start=self.start_ratio, end=self.mask_ratio, warmup=self.warmup).at(step, length)
+        """Share of patches hidden at an optimizer step, from 0, of a phase of some length."""
+        ramp = RampConfig(start=self.start_ratio, end=self.mask_ratio, warmup=self.warmup)
+        return ramp.at(step, length)
+
+
+class CompensationConfig(Section):
+    """Solving the layers that a cut has left in closed form. It needs no labels."""
+
+    images: Batches = 2048
+    """Number of training images."""
+    ridge: Positive = 0.01
+    """Weight of the pull towards the weights as they are."""
+
+
+class TrainingFreeConfig(Section):
+    """A search without training, which `epochs: 0` asks for. It needs no labels."""
+
+    scoring_images: Batches = 256
+    """Number of training images that options are measured on."""
+    step: OpenShare = 0.7
+    """Share of the cost that one step leaves: a deep cut is made in several steps, and options are
+    measured anew after each."""
 
 
 class SearchConfig(TrainConfig):
     """One search. `preset: reference` starts from the published code's values.
 
-    What concerns masks, options and hidden patches is measured by the phase that ends with `decide_by`: a warm-up of
-    0.2 is a fifth of that phase. `epochs` and the weights' learning rate go on to the end.
+    Spans that concern masks, options and hidden patches refer to the phase that ends with
+    `decide_by`: a warm-up of 0.2 takes a fifth of that phase. `epochs` and the schedule of the
+    weights' learning rate refer to the whole run.
     """
 
+    epochs: EpochsOrNone
+    """Number of epochs; 0 searches without training."""
+    training_free: TrainingFreeConfig = TrainingFreeConfig()
+    """The search without training that `epochs: 0` asks for; no effect otherwise."""
+    compensate: bool = False
+    """After each shrink, solve the layers that it has left in closed form. Without training, this
+    is always done."""
+    compensation: CompensationConfig = CompensationConfig()
+    """How these layers are solved."""
     optimizer: Literal["adamw", "adam", "nadamw", "lamb", "lion", "sgd"] = "adamw"
-    """timm's name of the weights' optimizer: one whose moments can follow a unit that is removed."""
+    """Optimizer of the weights, by timm's name. Only those are allowed whose state can be sliced
+    when units are removed."""
     budget: BudgetConfig
+    """Highest cost of the subnet."""
     importance: ImportanceConfig = ImportanceConfig()
+    """Importance of units."""
     residual_mask: bool = True
-    """Let the embedding's mask act on all that blocks write into the residual stream too, not only where it begins."""
+    """Apply the embedding's mask to everything that blocks write into the residual stream, not only
+    where the stream begins."""
     decided_masks: Literal["trainable", "folded"] = "trainable"
-    """trainable: a decided axis keeps its mask as a gain that is trained on, and fused at the end. folded: the mask is
-    multiplied into the weights at once."""
+    """The mask of an axis once it is decided. trainable: it stays as a trainable gain and is fused
+    into the weights at the end. folded: it is multiplied into the weights at once."""
     distill: DistillConfig | None = None
+    """Distillation during the search; by default none."""
     importance_weight: RampConfig = RampConfig(start=0.99, end=0.10)
-    """The importance's weight lambda in the bi-mask."""
+    """Weight lambda of the importance in the bi-mask."""
     alpha: AlphaConfig = AlphaConfig()
+    """Logits of the options, and their learning rate."""
     one_hot_weight: NonNegative = 0.0
-    """Weight of the adaptive one-hot loss and the importance norm; OFB has 0.5."""
+    """Weight of the adaptive one-hot loss and, unless `importance.norm_weight` is given, of the
+    importance norm; OFB uses 0.5."""
     one_hot_warmup: Span = Span(share=0.5)
-    """How long the one-hot loss rises from 0 to its weight."""
+    """Warm-up in which the one-hot loss rises from 0 to its weight."""
     one_hot_margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Distance that the one-hot loss keeps from its poles."""
+    """Distance that the argument of the one-hot loss keeps from its poles at 0 and 1."""
     budget_weight: NonNegative = 5.0
     """Weight of the squared distance to the budget."""
     budget_ascent: NonNegative = 0.05
-    """Step of the dual ascent on the budget's multiplier."""
-    beat: Span = Span(share=1 / 12)
-    """How much lies between two beats, on which options may die."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """On a beat an option dies when its probability is at most this over the number of options left."""
+    """Step size of the dual ascent on the budget's Lagrange multiplier."""
+    decision_interval: Span = Span(share=1 / 12)
+    """Span between two decisions, at which options may be removed."""
+    threshold: OpenShare = 0.2
+    """A decision removes an option whose probability is at most this, divided by the number of
+    options left."""
     decide_by: Span = Span(share=0.25)
-    """How much of the run has passed when the axes that are still open are decided together; the rest trains what was
-    found."""
+    """Part of the run after which all axes that are still open are decided together; the rest of
+    the run trains the subnet."""
     pmim: PmimConfig = PmimConfig()
+    """Progressive masked image modelling."""
 
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, value: Any) -> Any:
-        return with_preset(value, "search")
+        # Names first: a preset has the current ones, and a given value must replace the preset's.
+        current = with_current_names(value, "search")
+        return with_preset(current, "search")

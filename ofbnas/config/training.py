@@ -4,98 +4,133 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from ofbnas.config.model import ModelConfig
 from ofbnas.config.presets import with_preset
-from ofbnas.config.section import NonNegative, Section, Share, Span
+from ofbnas.config.section import (
+    BatchSize,
+    Epochs,
+    NonNegative,
+    OpenShare,
+    Positive,
+    Repeats,
+    Section,
+    Share,
+    ShareAbove0,
+    ShareBelow1,
+    Span,
+)
+
+# timm's grammar of a RandAugment: it ignores other words, or fails an assertion while training.
+RAND_AUGMENT = (
+    r"^rand(-(m\d{1,2}|n\d{1,2}|p[01]?(\.\d{1,4})?|mstd\d{1,3}(\.\d{1,4})?"
+    r"|mmax\d{1,2}|inc[01]|t\w{1,20}))+$"
+)
 
 
 class RateConfig(Section):
-    """A learning rate and how it goes: up in the warm-up, then down."""
+    """A learning rate and its schedule: it rises during the warm-up, then falls."""
 
-    lr: PositiveFloat = 1e-3
+    lr: Positive = 1e-3
     """Highest learning rate."""
     schedule: Literal["cosine", "poly", "tanh", "constant"] = "cosine"
-    """timm's name of the shape after the warm-up."""
+    """Shape of the schedule after the warm-up, by timm's name."""
     warmup: Span = Span(share=0.1)
-    """How long the rate rises."""
+    """Warm-up in which the learning rate rises."""
     start_share: Share = 0.01
-    """Share of the rate that the warm-up starts from."""
+    """Learning rate at the start of the warm-up, as a share of the highest."""
     end_share: Share = 0.01
-    """Share of the rate that is left at the end."""
+    """Learning rate at the end of the schedule, as a share of the highest."""
 
 
 class AugmentConfig(Section):
-    """What is done to training images beyond the data's own shifts, flips and crops."""
+    """Augmentation of training images, beyond the shifts, flips and crops of the data settings."""
 
-    rand_augment: Annotated[str, Field(pattern=r"^rand-")] | None = None
-    """timm's description of a RandAugment, such as rand-m9-mstd0.5-inc1."""
+    rand_augment: Annotated[str, Field(pattern=RAND_AUGMENT)] | None = None
+    """RandAugment, in timm's notation such as rand-m9-mstd0.5-inc1; by default none."""
     erasing: Share = 0.0
-    """Probability that a rectangle of an image is erased."""
-    repeats: PositiveInt = 1
-    """Each image of an epoch is taken this often, augmented anew, and the epoch has as much fewer images."""
+    """Probability that a random rectangle of an image is erased."""
+    repeats: Repeats = 1
+    """Number of times that each image of an epoch is used, augmented anew each time. An epoch has
+    the same number of steps, so it uses that many times fewer different images."""
     mixup: NonNegative = 0.0
-    """Alpha of Mixup; 0 turns it off. In a search, images are mixed from the moment all is decided."""
+    """Alpha of Mixup; 0 turns it off. In a search, images are mixed only once all axes are
+    decided."""
     cutmix: NonNegative = 0.0
-    """Alpha of CutMix; 0 turns it off. In a search, from the moment all is decided."""
+    """Alpha of CutMix; 0 turns it off. In a search, images are mixed only once all axes are
+    decided."""
     mix_prob: Share = 1.0
     """Probability that a batch is mixed."""
     switch_prob: Share = 0.5
-    """Where both are on, the probability of CutMix."""
+    """Probability that a mixed batch uses CutMix rather than Mixup, where both are on."""
 
 
 class TrainConfig(RateConfig):
-    """Training of a model; a step means one update of the weights."""
+    """Training of a model. A step is one update of the weights."""
 
-    epochs: PositiveInt
-    batch_size: PositiveInt = 64
-    """Images per step, over all processes."""
+    epochs: Epochs
+    """Number of epochs."""
+    batch_size: BatchSize = 64
+    """Number of images per step, over all processes."""
     optimizer: str = "adamw"
-    """timm's name of an optimizer."""
-    betas: tuple[Share, Share] | None = None
-    """Of optimizers that have them; by default timm's."""
+    """Optimizer of the weights, by timm's name."""
+    betas: tuple[ShareBelow1, ShareBelow1] | None = None
+    """Betas, for optimizers that have them; by default timm's."""
     weight_decay: NonNegative = 0.05
-    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Each layer's learning rate is this share of the next one's."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    clip_grad: PositiveFloat | None = 1.0
-    """Largest gradient, in the measure of `clip_mode`."""
+    """Weight decay. Vectors, such as biases and norms, and what the model exempts have none."""
+    layer_decay: ShareAbove0 | None = None
+    """Layer-wise decay of the learning rate: each layer's rate is this share of the next
+    layer's."""
+    label_smoothing: ShareBelow1 = 0.1
+    """Label smoothing of the cross-entropy."""
+    clip_grad: Positive | None = 1.0
+    """Limit that gradients are clipped to, in the way of `clip_mode`; null turns clipping off."""
     clip_mode: Literal["norm", "value", "agc"] = "norm"
-    accumulate: PositiveInt = 1
-    """Parts of a batch that go through the model one after the other, to save memory."""
+    """How gradients are clipped. norm: by the norm of all together. value: each entry. agc:
+    adaptive clipping, by the norm of the weights."""
+    accumulate: BatchSize = 1
+    """Number of parts that a batch is split into, to save memory: gradients are accumulated over
+    them."""
     amp: Literal["bfloat16", "float16"] | None = None
-    """Type of automatic mixed precision."""
+    """Data type of automatic mixed precision; by default off."""
     compile: bool = False
     """Compile the model with torch.compile."""
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Stochastic depth of the last block; earlier blocks have less, in proportion."""
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of an exponential moving average of the weights, which is then the result."""
+    drop_path: ShareBelow1 = 0.0
+    """Rate of stochastic depth in the last block. It grows linearly from 0 in the first one; at 0,
+    the model keeps its own rates."""
+    ema: OpenShare | None = None
+    """Decay of an exponential moving average of the weights, which is then the result; by default
+    off."""
     augment: AugmentConfig = AugmentConfig()
+    """Augmentation of training images."""
 
 
 class DistillConfig(Section):
     """Distillation from a teacher."""
 
     teacher: ModelConfig | None = None
-    """A trained model of timm for the same classes; by default the dense parent. Images are resized and normalised
-    for it."""
+    """A trained timm model for the same classes; by default the dense parent. Images are resized
+    and normalised for it."""
     weight: Share = 0.5
-    """Share of the task's loss that comes from the teacher's outputs; the rest is cross-entropy."""
+    """Share of the task's loss that comes from the teacher's outputs; the rest is cross-entropy
+    with the labels."""
     hard: bool = False
-    """Learn the teacher's predicted classes instead of its probabilities."""
-    temperature: PositiveFloat = 2.0
-    """Softens both probabilities; without effect if hard."""
+    """Learn the classes that the teacher predicts, instead of its probabilities."""
+    temperature: Positive = 2.0
+    """Temperature that softens the probabilities of teacher and student; has no effect if `hard` is
+    on."""
     features: NonNegative = 0.0
-    """Weight of the distance between final features. From the parent: cosine distance on the channels that the subnet
-    kept. From another teacher: between the two tables of likeness that images of a batch have to each other."""
+    """Weight of the distance between final features; 0 turns it off. From the parent: the cosine
+    distance on the channels that the subnet kept. From another teacher: the distance between the
+    two matrices of cosine similarities among the images of a batch."""
 
 
 class FinetuneConfig(TrainConfig):
-    """Training of the subnet that a search found. `preset: reference` starts from the published code's values."""
+    """Training of the subnet. `preset: reference` starts from the published code's values."""
 
     distill: DistillConfig | None = None
+    """Distillation during fine-tuning; by default none."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,12 +1,14 @@
 #!/bin/bash
-# A study on Slurm: Ray's head on the first node of the job, its workers on the others; docs/cluster.md explains it.
+# A study on Slurm: Ray's head runs on the first node of the job, its workers on the others.
+# docs/cluster.md explains it.
 #
 #   export SHARED=/scratch/$USER                     a folder that all nodes have at this path
 #   sbatch studies/cluster/slurm.sh studies/deit_b.yaml --set data.path=$SHARED/imagenet
 #
-# Whatever follows the study goes to `ofbnas study run`. The same command goes on with the study. The job does so by itself:
-# five minutes before its time is over it stops the study, whose trials have their checkpoints, and queues itself again.
-# Put in: the numbers below, and how your Python environment is activated, which all nodes have at the same path.
+# Arguments after the study are passed to `ofbnas study run`. The same command resumes the study.
+# The job also resumes by itself: five minutes before its time limit it stops the study, whose
+# trials keep their checkpoints, and requeues itself. Fill in the numbers below, and how your Python
+# environment is activated; all nodes must have it at the same path.
 #SBATCH --job-name=ofbnas
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -28,9 +30,10 @@ if [[ -f ${VENV:-.venv}/bin/activate ]]; then source "${VENV:-.venv}/bin/activat
 
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN OFBNAS_CACHE=${OFBNAS_CACHE:-$shared/cache}
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
-export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not take it from sbatch
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not inherit it from sbatch
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${hosts%%$'\n'*}  # the first line; under pipefail, `| head -n 1` could end the job by SIGPIPE
 ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" python -c 'import ray.util; print(ray.util.get_node_ip_address())')
 address=$ip:$((20000 + SLURM_JOB_ID % 20000))
 temporary=/tmp/ray-$SLURM_JOB_ID
@@ -60,7 +63,7 @@ address, wanted = sys.argv[1], int(sys.argv[2])
 while not ray.is_initialized() or sum(node["Alive"] for node in ray.nodes()) < wanted:
     try:
         ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError) as error:  # the head is not there yet
+    except (ConnectionError, RuntimeError) as error:  # the head has not started yet
         print(error, file=sys.stderr)
     time.sleep(2)
 PYTHON

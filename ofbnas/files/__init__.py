@@ -1,0 +1,1 @@
+"""Files of our own and of others: written durably, read within limits."""

@@ -1,0 +1,1 @@
+"""timm's models: what can be searched in them, masks, costs, shrinking, subnets."""

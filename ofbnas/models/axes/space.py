@@ -1,0 +1,155 @@
+"""A search space: the sizes that the axes of each kind may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ofbnas.config.spacing import MAX_OPTIONS, count, spaced
+from ofbnas.errors import InputError
+from ofbnas.models.axes.axis import Axis
+
+KEYS = ("embed", "heads", "head_size", "mlp")
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Evenly spaced shares of the model's own size, both ends included.
+
+    Attributes:
+        low: Smallest share, above 0.
+        high: Largest share, at most 1.
+        step: Distance between shares.
+
+    Raises:
+        InputError: They are not shares, or there are too many of them.
+    """
+
+    low: float
+    high: float
+    step: float
+
+    def __post_init__(self) -> None:
+        ordered = 0 < self.low <= self.high <= 1
+        if not (ordered and self.step > 0):
+            raise InputError(f"{self}: expected 0 < low <= high <= 1 and a step above 0")
+        num_options = count(self.low, self.high, self.step)
+        if num_options > MAX_OPTIONS:
+            raise InputError(
+                f"{self}: gives {num_options:,} sizes, expected at most {MAX_OPTIONS:,}; "
+                "use a larger step"
+            )
+
+    def of(self, size: int) -> tuple[int, ...]:
+        """The sizes these shares of `size` give, rounded to whole numbers, each once.
+
+        >>> Shares(low=0.5, high=1, step=0.125).of(12)
+        (6, 8, 9, 10, 12)
+        """
+        shares = spaced(self.low, self.high, self.step)
+        rounded = [round(share * size) for share in shares]
+        sizes = {max(1, number) for number in rounded}  # an axis keeps at least one unit
+        return tuple(sorted(sizes))
+
+
+Space = Mapping[str, "Shares | Sequence[int]"]
+
+# The space of OFB (arXiv 2403.15835): heads one by one instead of in twos.
+DEFAULT: Space = {
+    "embed": Shares(1 / 2, 1, 1 / 32),
+    "heads": Shares(1 / 64, 1, 1 / 64),
+    "head_size": Shares(1 / 4, 1, 1 / 8),
+    "mlp": Shares(1 / 4, 1, 1 / 8),
+}
+
+
+def with_options(axes: Sequence[Axis], space: Space) -> list[Axis]:
+    """The axes with the options the space gives them; a key the space lacks is not searched.
+
+    Args:
+        axes: Axes at the sizes of the model.
+        space: "embed", "heads", "head_size", "mlp" to shares of the model's size, or to explicit
+            sizes.
+
+    Raises:
+        InputError: An explicit size is below 1 or above the model's own.
+    """
+    unknown = sorted(set(space) - set(KEYS))
+    if unknown:
+        raise InputError(
+            f"search space has {', '.join(unknown)}, expected some of {', '.join(KEYS)}"
+        )
+    return [replace(axis, options=_options(axis, space)) for axis in axes]
+
+
+def _options(
+    axis: Axis,
+    space: Space,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The numbers of groups and of channels."""
+    groups, channels = axis.size
+    groups_searchable, channels_searchable = axis.searchable
+    group_options: tuple[int, ...] = (groups,)
+    channel_options: tuple[int, ...] = (channels,)
+    if axis.kind == "attn":
+        if groups_searchable:
+            group_options = _sizes(axis, space, "heads", groups)
+        if channels_searchable:
+            channel_options = _sizes(axis, space, "head_size", channels)
+    elif groups_searchable and axis.kind == "embed":
+        # The embedding is made of heads: explicit sizes count channels, options whole heads.
+        group_options = _sizes(
+            axis,
+            space,
+            "embed",
+            groups,
+            unit=channels,
+        )
+    elif channels_searchable:
+        channel_options = _sizes(axis, space, axis.kind, channels)
+    return group_options, channel_options
+
+
+def _sizes(
+    axis: Axis,
+    space: Space,
+    key: str,
+    size: int,
+    unit: int = 1,
+) -> tuple[int, ...]:
+    """The sizes that a space allows where the model has `size`.
+
+    Args:
+        axis: The axis, for messages.
+        space: The search space.
+        key: Key of the space.
+        size: The model's own size.
+        unit: What explicit sizes are multiples of; the sizes returned count in it.
+    """
+    choice = space.get(key)
+    if choice is None:
+        return (size,)
+    if isinstance(choice, Shares):
+        return choice.of(size)
+    if len(choice) > MAX_OPTIONS:
+        raise InputError(
+            f"search space gives {key} {len(choice):,} sizes, expected at most {MAX_OPTIONS:,}"
+        )
+
+    explicit = sorted(set(choice))
+    largest = size * unit
+    if not explicit or explicit[0] < 1 or explicit[-1] > largest:
+        sizes = str(explicit)
+        if len(explicit) > 8:
+            sizes = f"{explicit[0]} to {explicit[-1]}"
+        raise InputError(
+            f"search space gives {key} the sizes {sizes}, but {axis.name} of this model has "
+            f"{largest}: list sizes from 1 to {largest}, or give shares"
+        )
+    not_multiples = [number for number in explicit if number % unit]
+    if not_multiples:
+        raise InputError(
+            f"search space gives {key} the size {not_multiples[0]}, but {axis.name} of this model "
+            f"is made of heads of {unit}: list multiples of {unit}, or give shares"
+        )
+    return tuple(number // unit for number in explicit)

@@ -1,0 +1,342 @@
+"""What a model costs at given sizes: multiply-accumulates per image, or parameters."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ofbnas.errors import InputError, one_line
+from ofbnas.models.axes import Axis, Binding, input_size, reference_counts
+from ofbnas.models.axes.axis import Shape, shapes_of
+
+Metric = Literal["macs", "params", "reference_macs"]
+Sizes = Sequence[tuple[int, int]] | NDArray[np.int64]
+IndexedBinding = tuple[int, Binding]  # with the index of its axis
+
+# What models raise in their forward pass when their arguments do not fit images of their own size.
+_ERRORS = (
+    RuntimeError, ValueError, AssertionError, TypeError, LookupError, ArithmeticError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost as a function of widths w and groups g.
+
+        C(w, g) = constant + linear @ w + grouped @ g + w @ quadratic @ w
+
+    The widths of a Vision Transformer meet at most in pairs (a weight joins two axes), so this form
+    is exact. Its coefficients do not change when units are removed. An axis meets itself where
+    attention goes with the stream.
+
+    Attributes:
+        names: The axes, in the order of the coefficients.
+        constant: Cost that no axis changes.
+        linear: Cost per unit, [axes], whole numbers.
+        grouped: Cost per group, a head in an attention, [axes], whole numbers.
+        quadratic: Cost per pair of units, [axes, axes], whole numbers, upper triangle.
+    """
+
+    names: tuple[str, ...]
+    constant: int
+    linear: NDArray[np.int64]
+    grouped: NDArray[np.int64]
+    quadratic: NDArray[np.int64]
+
+    def of(self, sizes: Sizes) -> int:
+        """The cost at sizes (groups, channels), in the order of `names`.
+
+        A linear layer of weights from an embedding of 8 units to an MLP of 32:
+
+        >>> none = np.zeros(2, dtype=np.int64)
+        >>> cost = Cost(("embed", "mlp"), 0, none, none, np.array([[0, 1], [0, 0]]))
+        >>> cost.of([(1, 8), (1, 32)])
+        256
+        """
+        pairs = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
+        groups, channels = pairs.T
+        w = groups * channels
+        linear = int(self.linear @ w)
+        grouped = int(self.grouped @ groups)
+        quadratic = int(w @ self.quadratic @ w)
+        return self.constant + linear + grouped + quadratic
+
+    def expected(self, device: torch.device | str = "cpu") -> Callable[[Tensor, Tensor], Tensor]:
+        """The cost as a differentiable function of expected widths and groups.
+
+        It is exact in expectation for axes that are decided independently and do not meet
+        themselves: then E[w_a w_b] = E[w_a] E[w_b].
+
+        Returns:
+            A function of widths [axes] and groups [axes] that gives the cost, [], in float64.
+        """
+        # float32 would round costs of billions.
+        as_float64 = partial(
+            torch.as_tensor,
+            dtype=torch.float64,
+            device=device,
+        )
+        linear = as_float64(self.linear)
+        grouped = as_float64(self.grouped)
+        quadratic = as_float64(self.quadratic)
+
+        def cost(widths: Tensor, groups: Tensor) -> Tensor:
+            w = widths.double()
+            g = groups.double()
+            total = self.constant + linear @ w
+            total = total + grouped @ g
+            return total + w @ quadratic @ w
+
+        return cost
+
+
+class _Counts(NamedTuple):
+    """What a metric counts.
+
+    Attributes:
+        uses: How often each tensor counts, by name.
+        per_unit: What each axis adds per unit beside its tensors, in the order of the axes.
+        per_group: What each axis adds per group beside its tensors, in the same order.
+        constant: What is counted beside all tensors and axes.
+    """
+
+    uses: Counter[str]
+    per_unit: Sequence[int]
+    per_group: Sequence[int]
+    constant: int = 0
+
+
+class _Term(NamedTuple):
+    """The cost of one tensor.
+
+    Attributes:
+        coefficient: Cost per unit or group of each axis that it lies along.
+        by_units: Indices of the axes that it lies along with their units.
+        by_groups: Indices of the axes that it lies along with their groups.
+    """
+
+    coefficient: int
+    by_units: list[int]
+    by_groups: list[int]
+
+
+def cost_of(
+    model: nn.Module,
+    axes: Sequence[Axis],
+    metric: Metric = "macs",
+) -> Cost:
+    """The cost of a model as a function of its axes' sizes.
+
+    Multiply-accumulates are those of matrix products and convolutions for one image, half of what
+    `torch.utils.flop_counter` counts; norms, biases and softmax are not counted, as there. OFB's
+    published totals count those too, and leave the class token out: that is "reference_macs".
+
+    Args:
+        model: A timm model.
+        axes: Its axes, at its present sizes.
+        metric: "macs", "params" or "reference_macs".
+
+    Raises:
+        InputError: The cost of a tensor is not of the form of `Cost`, or OFB has no formula for
+            the model.
+    """
+    shapes = shapes_of(dict(model.named_parameters()))
+    counts = _counts(model, axes, metric, list(shapes))
+    constant = counts.constant
+    linear = np.array(counts.per_unit, dtype=np.int64)
+    grouped = np.array(counts.per_group, dtype=np.int64)
+    quadratic = np.zeros((len(axes), len(axes)), dtype=np.int64)
+    along = _bindings_by_dimension(axes, shapes)
+    for name, shape in shapes.items():
+        bindings = [along[name, dim] for dim in range(len(shape))]
+        term = _term(shape, bindings, counts.uses[name])
+        # No axis, one axis by its units or its groups, or a pair of axes by their units.
+        match term.by_units, term.by_groups:
+            case [], []:
+                constant += term.coefficient
+            case [axis], []:
+                linear[axis] += term.coefficient
+            case [], [axis]:
+                grouped[axis] += term.coefficient
+            case [one, other], []:
+                low = min(one, other)
+                high = max(one, other)
+                quadratic[low, high] += term.coefficient
+            case _:
+                num_axes = len(term.by_units) + len(term.by_groups)
+                raise InputError(f"{name} lies along {num_axes} axes in a way a cost cannot follow")
+    names = tuple(axis.name for axis in axes)
+    return Cost(names, constant, linear, grouped, quadratic)
+
+
+def _counts(
+    model: nn.Module,
+    axes: Sequence[Axis],
+    metric: Metric,
+    tensors: Iterable[str],
+) -> _Counts:
+    """What a metric counts of a model with these axes and tensors."""
+    none = [0] * len(axes)
+    if metric == "params":
+        return _Counts(Counter(dict.fromkeys(tensors, 1)), none, none)
+    if metric == "macs":
+        counted = _count_uses(model)
+        products = [axis.products for axis in axes]
+        return _Counts(counted.uses, products, none, constant=counted.rest)
+    reference = reference_counts(model)
+    per_unit = [reference.per_unit[axis.name] for axis in axes]
+    per_group = [reference.per_group[axis.name] for axis in axes]
+    return _Counts(reference.tensors, per_unit, per_group)
+
+
+def _term(
+    shape: Shape,
+    bindings: Sequence[Sequence[IndexedBinding]],
+    uses: int,
+) -> _Term:
+    """The cost of a tensor: its uses times the product of its lengths.
+
+    A length that follows an axis is the axis' number of units (or groups), times the copies of
+    them: the copies belong to the coefficient, and the axis says which coefficient.
+
+    Args:
+        shape: The tensor's shape.
+        bindings: What lies along each of its dimensions.
+        uses: How often each of its elements counts.
+    """
+    coefficient = uses
+    by_units: list[int] = []
+    by_groups: list[int] = []
+    for length, bindings_of_dim in zip(shape, bindings, strict=True):
+        for index, binding in bindings_of_dim:
+            if binding.per_group:
+                by_groups.append(index)
+            else:
+                by_units.append(index)
+        if bindings_of_dim:
+            _, first = bindings_of_dim[0]
+            coefficient *= first.copies
+        else:
+            coefficient *= length
+    return _Term(coefficient, by_units, by_groups)
+
+
+def _bindings_by_dimension(
+    axes: Sequence[Axis],
+    shapes: Mapping[str, Shape],
+) -> defaultdict[tuple[str, int], list[IndexedBinding]]:
+    """The bindings along a dimension, by the tensor's name and the dimension."""
+    along: defaultdict[tuple[str, int], list[IndexedBinding]] = defaultdict(list)
+    for index, axis in enumerate(axes):
+        for binding in axis.bindings:
+            if binding.tensor not in shapes:
+                continue  # a buffer
+            num_dims = len(shapes[binding.tensor])
+            dim = binding.dim % num_dims  # it may count from the end
+            along[binding.tensor, dim].append((index, binding))
+    return along
+
+
+def sizes_of(axes: Sequence[Axis]) -> list[tuple[int, int]]:
+    """Present sizes, for `Cost.of`."""
+    return [axis.size for axis in axes]
+
+
+def least_sizes(axes: Sequence[Axis]) -> list[tuple[int, int]]:
+    """Sizes at the smallest options, for `Cost.of`."""
+    sizes = []
+    for axis in axes:
+        group_options, channel_options = axis.options  # ascending
+        sizes.append((group_options[0], channel_options[0]))
+    return sizes
+
+
+class _CountUses(TorchFunctionMode):
+    """Counts how often per image each weight is applied in linear layers and convolutions.
+
+    A function mode sees each call of torch's functions inside its `with` block. A linear layer
+    applies each of its weights once for each token, a convolution once for each place of its
+    output.
+
+    Attributes:
+        uses: Applications by the weight's name.
+        rest: Multiply-accumulates of weights that have no name.
+    """
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()
+        self.names = names
+        self.uses: Counter[str] = Counter()
+        self.rest = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if kwargs is None:
+            kwargs = {}
+        out = func(*args, **kwargs)
+        if func is nn.functional.linear:
+            tokens = out.numel() // out.shape[-1]
+            self._count(_weight_of(args, kwargs), tokens)
+        elif func in (torch.conv2d, nn.functional.conv2d):
+            places = out.shape[-2] * out.shape[-1]
+            self._count(_weight_of(args, kwargs), places)
+        return out
+
+    def _count(self, weight: Tensor, times: int) -> None:
+        """Count that each element of a weight was applied so many times."""
+        name = self.names.get(id(weight))
+        if name is not None:
+            self.uses[name] += times
+        else:  # a weight made of another, as a backbone's standardised ones are
+            self.rest += weight.numel() * times
+
+
+def _weight_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The weight among the arguments of a linear layer or a convolution."""
+    weight: Tensor = kwargs["weight"] if "weight" in kwargs else args[1]
+    return weight
+
+
+def _count_uses(model: nn.Module) -> _CountUses:
+    """Applications of each weight per image, and what weights without a name cost.
+
+    They are counted in one forward pass on the meta device, which computes shapes only.
+
+    Raises:
+        InputError: The model does not run on images of its own size.
+    """
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    meta: dict[str, Tensor] = {}
+    names: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        meta[name] = tensor.detach().to("meta")
+        names[id(meta[name])] = name
+    counter = _CountUses(names)
+    size = input_size(model)
+    image = torch.empty(1, *size, device="meta")
+    was_training = model.training
+    model.eval()
+    try:
+        with counter, torch.no_grad():
+            torch.func.functional_call(model, meta, (image,))
+    except _ERRORS as error:
+        raise InputError(
+            f"{type(model).__name__} does not run on images of {size}: {one_line(error)}"
+        ) from None
+    finally:
+        model.train(was_training)
+    return counter

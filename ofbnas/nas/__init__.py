@@ -1,0 +1,1 @@
+"""The search: budget, decisions, and the single stage that finds a subnet."""

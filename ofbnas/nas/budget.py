@@ -1,0 +1,211 @@
+"""Whether a budget is within reach of the options left, and the best choice inside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from torch import nn
+
+from ofbnas.config import BudgetConfig
+from ofbnas.errors import InputError
+from ofbnas.models.axes import Axis
+from ofbnas.models.cost import Cost, Metric, cost_of, sizes_of
+from ofbnas.nas.dynamic import Floats, Ints, Window
+from ofbnas.nas.knapsack import best_picks
+
+
+def option_sizes(axes: Sequence[Axis]) -> list[Ints]:
+    """For each axis the sizes of all its options, [options, 2]."""
+    sizes = []
+    for axis in axes:
+        pairs = list(product(*axis.options))
+        sizes.append(np.array(pairs, dtype=np.int64))
+    return sizes
+
+
+def choose(
+    cost: Cost,
+    sizes: Sequence[Ints],
+    scores: Sequence[Floats],
+    window: Window,
+) -> list[int] | None:
+    """The choice of one option per axis with the highest total score whose cost lies in the window.
+
+    A multiple-choice knapsack, solved exactly: axes whose widths meet those of others (the
+    embedding) are enumerated from the most promising combination on, until no other can win; for
+    each the rest is separable and solved by dynamic programming over costs. Where many such axes
+    meet in a chain (the embeddings of stages), the programming goes along the chain instead. Only
+    with more than `MAX_STATES` distinct partial costs (in a chain, `MAX_STATES_IN_CHAIN` for each
+    option) are nearly equal ones merged, and the better one is kept: then the choice is still
+    inside the window, and near the best.
+
+    Args:
+        cost: The cost of sizes.
+        sizes: For each axis the (groups, channels) of each of its options, [options, 2].
+        scores: For each axis the score of each of its options, finite.
+        window: Allowed costs.
+
+    Returns:
+        An option's index for each axis; None if no choice lies in the window.
+
+    >>> cost = Cost(("mlp",), 0, np.array([10]), np.array([0]), np.array([[0]]))
+    >>> sizes = [np.array([[1, 2], [1, 4], [1, 8]])]
+    >>> choose(cost, sizes, [np.log([0.2, 0.1, 0.7])], Window(20, 50))
+    [0]
+    """
+    picks = best_picks(cost, sizes, scores, window)
+    if picks is not None:
+        return picks
+
+    # Merging may have lost all choices in the window: it keeps the state of the highest score, and
+    # another cost of the same step would have ended inside. Equal scores keep other states, and
+    # widening does not merge.
+    if any(score.any() for score in scores):
+        picks = best_picks(cost, sizes, _equal_scores(sizes), window)
+        if picks is not None:
+            return picks
+    return _widened(cost, sizes, window)
+
+
+def reachable(
+    cost: Cost,
+    sizes: Sequence[Ints],
+    window: Window,
+) -> bool:
+    """Whether some choice of one option per axis costs what the window allows."""
+    if _widened(cost, sizes, window) is not None:  # much faster, and mostly enough
+        return True
+    return choose(cost, sizes, _equal_scores(sizes), window) is not None
+
+
+def window_below(
+    cost: Cost,
+    sizes: Sequence[Ints],
+    limit: int,
+    tolerance: float,
+) -> Window:
+    """The window [(1 - tolerance) limit, limit], lowered if no architecture lies in it.
+
+    Its floor is then the highest cost up to the limit.
+
+    Raises:
+        InputError: Even the smallest architecture is above the limit.
+
+    An MLP of 2, 4 or 8 units that cost 10 each has 40 as its highest cost below 50:
+
+    >>> cost = Cost(("mlp",), 0, np.array([10]), np.array([0]), np.array([[0]]))
+    >>> sizes = [np.array([[1, 2], [1, 4], [1, 8]])]
+    >>> window_below(cost, sizes, limit=50, tolerance=0.25)
+    Window(floor=38, limit=50)
+    >>> window_below(cost, sizes, limit=50, tolerance=0.1)
+    Window(floor=40, limit=50)
+    """
+    smallest = np.array([options.min(0) for options in sizes])
+    largest = np.array([options.max(0) for options in sizes])
+    least = cost.of(smallest)
+    most = cost.of(largest)
+    if not reachable(cost, sizes, Window(least, limit)):
+        raise InputError(
+            f"budget {limit:,} is out of reach: "
+            f"this search space reaches from {least:,} to {most:,}"
+        )
+    floor = math.ceil(limit * (1 - tolerance))
+    if reachable(cost, sizes, Window(floor, limit)):
+        return Window(floor, limit)
+
+    # Bisection: a window from `reached` holds a choice, one from `missed` holds none.
+    reached = least
+    missed = floor
+    while missed - reached > 1:
+        middle = (reached + missed) // 2
+        if reachable(cost, sizes, Window(middle, limit)):
+            reached = middle
+        else:
+            missed = middle
+    return Window(reached, limit)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may spend.
+
+    Attributes:
+        costs: The costs of the parent's axes, by metric: those that are recorded, and the limited.
+        cost: The limited one.
+        full: What the parent costs.
+        window: What the subnet may cost, from floor to limit.
+        note: Why the window reaches further below the limit than the tolerance, or None.
+    """
+
+    costs: dict[Metric, Cost]
+    cost: Cost
+    full: int
+    window: Window
+    note: str | None
+
+
+def budget_of(model: nn.Module, axes: Sequence[Axis], config: BudgetConfig) -> Budget:
+    """The budget of a search.
+
+    Args:
+        model: The parent.
+        axes: Its axes, with the options of the search space.
+        config: Of the budget.
+
+    Raises:
+        InputError: The budget is out of reach.
+    """
+    metrics: set[Metric] = {"macs", "params", config.metric()}
+    costs = {metric: cost_of(model, axes, metric) for metric in metrics}
+    cost = costs[config.metric()]
+    full = cost.of(sizes_of(axes))
+    limit = config.limit(full)
+    window = window_below(cost, option_sizes(axes), limit, config.tolerance)
+    note = None
+    if window.floor < limit * (1 - config.tolerance):
+        note = (
+            f"no architecture of this space costs between {window.floor:,} and the budget {limit:,}"
+        )
+    return Budget(costs, cost, full, window, note)
+
+
+def _equal_scores(sizes: Sequence[Ints]) -> list[Floats]:
+    """A score of 0 for every option: any choice in the window is then a best one."""
+    return [np.zeros(len(options)) for options in sizes]
+
+
+def _widened(
+    cost: Cost,
+    sizes: Sequence[Ints],
+    window: Window,
+) -> list[int] | None:
+    """The picks of widening one axis after the other up to the limit, if they are in the window."""
+    orders: list[Ints] = []  # for each axis its options, the narrowest first
+    picks: list[int] = []
+    for options in sizes:
+        order = np.argsort(options.prod(1), kind="stable")
+        orders.append(order)
+        picks.append(int(order[0]))
+    picked = np.array([options[pick] for options, pick in zip(sizes, picks, strict=True)])
+
+    for axis, options in enumerate(sizes):
+        order = orders[axis]
+        # The widest option that fits, by bisection: costs grow with the width.
+        fits = 0
+        too_wide = len(order)
+        while too_wide - fits > 1:
+            middle = (fits + too_wide) // 2
+            picked[axis] = options[order[middle]]
+            if cost.of(picked) <= window.limit:
+                fits = middle
+            else:
+                too_wide = middle
+        picks[axis] = int(order[fits])
+        picked[axis] = options[picks[axis]]
+    if cost.of(picked) not in window:
+        return None
+    return picks

@@ -1,0 +1,65 @@
+"""The beginning of a search: the importance of units, and the logits of options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from ofbnas import parallel
+from ofbnas.config import SearchConfig
+from ofbnas.models.supernet import Supernet
+from ofbnas.nas import saliency
+from ofbnas.training.data import Data, Epoch
+
+
+def initialize_(
+    supernet: Supernet,
+    data: Data,
+    config: SearchConfig,
+    seed: int,
+) -> None:
+    """Give importance and logits the values that a search begins with.
+
+    Importance follows the saliency of units in the trained model, or is drawn at random; logits are
+    always drawn at random.
+
+    Args:
+        supernet: Over the trained model, with new masks; they are changed in place.
+        data: The data set; saliency may read training images.
+        config: Configuration of the search.
+        seed: Random seed of the order in which these images are read.
+    """
+    importance = config.importance
+    scores = _saliency(supernet, data, config, seed)
+    for name, mask in supernet.masked().items():
+        if name in scores:
+            start = saliency.normal_scores(scores[name])
+        else:
+            start = torch.empty_like(mask.importance)
+            nn.init.trunc_normal_(start, mean=0, std=1, a=-2, b=2)
+        logits = config.alpha.spread * torch.rand_like(mask.logits)
+        mask.start_(importance.mean + importance.std * start, logits)
+
+    # Generators of different devices draw different numbers, so the first process' are taken.
+    parallel.agree_(supernet.trained().values())
+
+
+def _saliency(
+    supernet: Supernet,
+    data: Data,
+    config: SearchConfig,
+    seed: int,
+) -> Mapping[str, Tensor]:
+    """Axis name to saliency, [units]; empty if importance starts at random."""
+    match config.importance.start:
+        case "taylor":
+            epoch = Epoch(seed, shard=parallel.shard())
+            batches = data.shuffled(config.batch_size, epoch)
+            first_batches = islice(batches, config.importance.start_batches)
+            return saliency.taylor(supernet.model, supernet.axes, first_batches)
+        case "magnitude":
+            return saliency.magnitude(supernet.model, supernet.axes)
+    return {}

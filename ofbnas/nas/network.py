@@ -1,0 +1,303 @@
+"""What a search trains: the supernet, and all that has to follow when it shrinks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ofbnas.config import Length, SearchConfig
+from ofbnas.models.axes import final_embedding, set_drop_path
+from ofbnas.models.bimask import BiMask
+from ofbnas.models.moments import MOMENTS, Moments, load_moments, moments, shrunk_moments
+from ofbnas.models.shrink import take
+from ofbnas.models.supernet import Supernet
+from ofbnas.nas.compensation import Cut, compensate_
+from ofbnas.nas.decide import Alive
+from ofbnas.nas.plain import Network
+from ofbnas.training.recipe import Average, Optimizers, adamw, grad_scaler, weights_optimizer
+
+MIN_GAIN = 0.01  # of a folded mask, where moments are scaled by it
+
+
+class ShrinkingNetwork:
+    """A supernet with its optimizers and the average of its weights, which shrink together.
+
+    Parameters are never resized in place, which DistributedDataParallel and a live autograd graph
+    would not survive: a shrink makes a new supernet and new optimizers, and carries tensors and
+    moments over by name.
+
+    Attributes:
+        supernet: The supernet as it is now; a shrink replaces it.
+        optimizers: Those of weights and importance, of the options' logits, and of the decoder.
+        passes: Gives features and outputs of images; compiled, if that is configured.
+        units: For each axis, which of the parent's units are left, [groups, channels].
+        channels: The parent's channels that are left in the final features, [channels].
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        config: SearchConfig,
+        length: Length,
+        phase: Length,
+        device: torch.device,
+    ) -> None:
+        """Begin with a supernet.
+
+        Args:
+            supernet: The supernet, on the device.
+            config: Configuration of the search.
+            length: Length of the whole run.
+            phase: Length of the part of it in which options are open.
+            device: The device that is trained on.
+        """
+        self.supernet = supernet
+        self.config = config
+        self.length = length
+        self.phase = phase
+        self.device = device
+        self.units: dict[str, Tensor] = {}
+        for axis in supernet.axes:
+            self.units[axis.name] = torch.arange(axis.units).view(axis.size)
+        self.scaler = grad_scaler(config, device)
+        self.average = None
+        if config.ema is not None:
+            self.average = Average(config.ema, supernet.trained())
+        self._renew()
+
+    def open_axes(self) -> dict[str, BiMask]:
+        """The masks of the axes that are not settled yet."""
+        masks = self.supernet.masked()
+        return {name: mask for name, mask in masks.items() if not mask.settled}
+
+    def update_average(self, step: int) -> None:
+        """Update the average with the weights after a step, counted from 0."""
+        if self.average is not None:
+            self.average.update(self.supernet.trained(), step)
+
+    def keep_options(self, alive: Alive, images: Sequence[Tensor] = ()) -> None:
+        """Remove all other options, and the units that no option left can keep.
+
+        Moments and averages follow.
+
+        Args:
+            alive: For each mask, which options stay.
+            images: Batches to compensate a shrink on, [batch, channels, height, width]; by default
+                it is not compensated.
+        """
+        whole = self._whole() if images else None
+        masks = self.supernet.masked()
+        for name, mask in masks.items():
+            mask.keep_only_(alive[name])
+        decided = [mask.decided for mask in masks.values()]
+        shrinks = any(mask.widest != mask.size for mask in masks.values())
+        folds = self.config.decided_masks == "folded" and any(decided)
+        if not (shrinks or folds or all(decided)):
+            return
+
+        kept, held = self._shrink()
+        if whole is not None and shrinks:
+            self._compensate(whole, kept, images)
+        if folds:
+            shrunk_masks = self.supernet.masked()
+            settled = [name for name, mask in shrunk_masks.items() if mask.settled]
+            held = self._fold(settled, held)
+        if not self.open_axes():
+            self.supernet.pmim = None  # masked image modelling ends with the search
+
+        if self.average is not None:
+            # Folded masks and the decoder are trained no longer, so they have no average either.
+            trained = self.supernet.trained()
+            averages = self.average.tensors
+            self.average.tensors = {name: averages[name] for name in averages if name in trained}
+        self._renew()
+        self._load_moments(held)
+
+    def fused(self) -> nn.Module:
+        """The plain model as it is now, masks fused; with averaged weights if there are any."""
+        supernet = self.supernet
+        if self.average is not None:
+            supernet = supernet.rebuilt({}, self.average.tensors)
+        model = supernet.fuse()
+        if self.config.drop_path:
+            set_drop_path(model, 0.0)
+        return model.eval()
+
+    def plain(self) -> Network:
+        """The plain model as it is now, with its axes and units."""
+        return Network(self.fused(), list(self.supernet.axes), dict(self.units))
+
+    def state(self) -> dict[str, Any]:
+        """Plain tensors and values, from which `load_state` makes an equal network."""
+        trained = self.supernet.trained()
+        masks: dict[str, dict[str, Tensor]] = {}
+        for name, mask in self.supernet.masked().items():
+            masks[name] = {"alive": mask.alive, "blend": mask.blend}
+        return {
+            "sizes": {axis.name: axis.size for axis in self.supernet.axes},
+            "tensors": {name: parameter.detach() for name, parameter in trained.items()},
+            "masks": masks,
+            "moments": self._moments(),
+            "scaler": self.scaler.state_dict(),
+            "average": {} if self.average is None else self.average.tensors,
+            "units": self.units,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore `state` in a network that has just been made, with the same arguments."""
+        # Masks that were folded are missing in the state, and so is a decoder that was dropped.
+        supernet = self.supernet.only(state["masks"])
+        for name, mask in supernet.masked().items():
+            mask_state = state["masks"][name]
+            mask.keep_only_(mask_state["alive"])
+            mask.blend.copy_(mask_state["blend"])
+        has_decoder = any(name.startswith("pmim.") for name in state["tensors"])
+        if not has_decoder:
+            supernet.pmim = None
+        self.supernet = supernet.rebuilt(state["sizes"], state["tensors"])
+
+        self.units = dict(state["units"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.tensors = dict(state["average"])
+        self._renew()
+        self._load_moments(state["moments"])
+
+    def _moments(self) -> Moments:
+        """The optimizers' moments and step counts, by kind and by parameter's name."""
+        return moments(self.optimizers.optimizers, self.supernet.trained())
+
+    def _load_moments(self, held: Moments) -> None:
+        """Give the optimizers moments and step counts that fit the present supernet."""
+        load_moments(self.optimizers.optimizers, self.supernet.trained(), held)
+
+    def _shrink(self) -> tuple[dict[str, Tensor], Moments]:
+        """Replace the supernet by one without the units that can no longer be kept.
+
+        Returns:
+            The units that are left of each axis that lost some, and the moments that fit them.
+        """
+        wide = self.supernet
+        bindings = wide.bound()
+        held = self._moments()
+        self.supernet, kept = wide.shrunk()
+        if self.average is not None:
+            self.average.tensors = take(self.average.tensors, bindings, kept)
+        # What was kept is numbered by the units before the shrink; record the parent's numbers.
+        for name, units in kept.items():
+            before = self.units[name].flatten()
+            self.units[name] = before[units.cpu()]
+        return kept, shrunk_moments(held, bindings, kept)
+
+    def _whole(self) -> Network:
+        """The model under its masks, before options are removed."""
+        supernet = self.supernet
+        return Network(supernet.fuse().eval(), list(supernet.axes), dict(self.units))
+
+    def _compensate(
+        self,
+        whole: Network,
+        kept: Mapping[str, Tensor],
+        images: Sequence[Tensor],
+    ) -> None:
+        """Bring the network that was left by a shrink nearer to the one before.
+
+        Where a weight w under a mask m acts as m w, a change of what acts is a change of w by m^-1
+        times as much. Moments stay: they are about the same gradients.
+        """
+        supernet = self.supernet
+        model = supernet.fuse().eval()
+        before = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+        cut = Cut(whole.model, whole.axes, model, supernet.axes, kept)
+        compensate_(cut, lambda: images, self.config.compensation.ridge)
+
+        trained = supernet.trained()
+        gains = _gains(supernet, trained)
+        with torch.no_grad():
+            for name, tensor in model.named_parameters():
+                change = (tensor - before[name]) / gains[name]
+                trained[name].add_(change)
+                if self.average is not None:
+                    self.average.tensors[name].add_(change)
+
+    def _fold(self, names: Sequence[str], held: Moments) -> Moments:
+        """Multiply masks into the weights and drop them.
+
+        Where a weight w under a mask m becomes w' = m w, its gradient becomes dL/dw' = (dL/dw) / m:
+        so moments scale by a power of the gain m, -1 for means of gradients, -2 for their squares.
+
+        Returns:
+            The moments that fit the new weights.
+        """
+        masked = self.supernet
+        self.supernet = masked.folded(names)
+        if self.average is not None:
+            averaged = masked.rebuilt({}, self.average.tensors)
+            self.average.tensors = dict(averaged.folded(names).trained())
+
+        gains = _gains(masked.only(names), masked.trained())
+        scaled: dict[str, dict[str, Tensor]] = {}
+        for kind, tensors in held.items():
+            power = MOMENTS[kind]
+            scaled[kind] = {}
+            for name, tensor in tensors.items():
+                if power == 0:  # counts of steps
+                    scaled[kind][name] = tensor
+                    continue
+                scaled[kind][name] = tensor * gains[name] ** power
+        return scaled
+
+    def _renew(self) -> None:
+        """Make what belongs to the present supernet anew: optimizers, compiled passes, channels."""
+        config = self.config
+        logits: list[nn.Parameter] = []
+        decoder: list[nn.Parameter] = []
+        with_weights: dict[str, nn.Parameter] = {}  # importance and the mask token
+        for name, parameter in self.supernet.trained().items():
+            if not name.startswith(("masks.", "pmim.")):
+                continue  # the model's own, which `weights_optimizer` finds
+            if name.endswith(".logits"):
+                logits.append(parameter)
+            elif name.startswith("pmim.project."):
+                decoder.append(parameter)
+            else:
+                with_weights[name] = parameter
+
+        self.optimizers = Optimizers(config, self.length, self.scaler)
+        # The first one added has its gradients clipped.
+        optimizer = weights_optimizer(self.supernet.model, config, with_weights)
+        self.optimizers.add(optimizer, config)
+        if logits:
+            lr = config.alpha.highest(self.phase)
+            optimizer = adamw(logits, lr, config.alpha.betas)
+            self.optimizers.add(optimizer, config.alpha, self.phase)
+        if decoder:
+            rate = config.pmim.decoder
+            optimizer = adamw(
+                decoder,
+                rate.lr,
+                weight_decay=config.weight_decay,
+            )
+            self.optimizers.add(optimizer, rate, self.phase)
+
+        self.passes: Any = self.supernet.passes
+        if config.compile:
+            # What was compiled for wider tensors would count against torch's limit.
+            torch.compiler.reset()
+            self.passes = torch.compile(self.supernet.passes)
+        final = final_embedding(self.supernet.axes).name
+        self.channels = self.units[final].flatten().to(self.device)
+
+
+@torch.no_grad()
+def _gains(supernet: Supernet, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By how much the masks multiply each of the tensors: what they make of ones.
+
+    Clamped, as what is divided by a gain near 0 would be of any size.
+    """
+    ones = {name: torch.ones_like(tensor) for name, tensor in tensors.items()}
+    masked = supernet.masked_tensors(ones)
+    return {name: gain.clamp(min=MIN_GAIN) for name, gain in masked.items()}

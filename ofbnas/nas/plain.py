@@ -1,0 +1,47 @@
+"""A plain model that is part of a parent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ofbnas.models.axes import Axis
+from ofbnas.models.shrink import take
+from ofbnas.models.supernet import with_tensors
+
+
+class Network(NamedTuple):
+    """A plain model, part of a parent.
+
+    Attributes:
+        model: In evaluation mode.
+        axes: Its axes.
+        units: For each axis, which of the parent's units are left, [groups, channels].
+    """
+
+    model: nn.Module
+    axes: list[Axis]
+    units: dict[str, Tensor]
+
+    def cut(
+        self, kept: Mapping[str, Tensor], tensors: Mapping[str, Tensor] | None = None
+    ) -> Network:
+        """A copy with fewer units.
+
+        Args:
+            kept: Axis name to the units it keeps, flat indices [groups, channels]; an axis that is
+                not named keeps all.
+            tensors: Of the model as it is, by name, in place of its own.
+        """
+        whole = dict(self.model.named_parameters()) | dict(tensors or {})
+        axes = list(self.axes)
+        units = dict(self.units)
+        for index, axis in enumerate(axes):
+            if axis.name in kept:
+                left = kept[axis.name]
+                axes[index] = axis.resized((left.shape[0], left.shape[1]))
+                units[axis.name] = units[axis.name].flatten()[left.cpu()]
+        model = with_tensors(self.model, axes, take(whole, self.axes, kept))
+        return Network(model.eval(), axes, units)

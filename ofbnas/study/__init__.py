@@ -1,0 +1,1 @@
+"""A study: its parent, its trials, Optuna and Ray around them, its report."""

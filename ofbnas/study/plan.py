@@ -1,0 +1,229 @@
+"""What a study would search and spend, known before anything is spent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ofbnas.config import BudgetConfig, ImageDataConfig, StudyConfig, TrainConfig
+from ofbnas.errors import InputError
+from ofbnas.models.axes import Axis, input_size
+from ofbnas.models.cost import cost_of, least_sizes, sizes_of
+from ofbnas.nas.budget import option_sizes, window_below
+from ofbnas.study.parent import data_of, meta_parent
+from ofbnas.training.data import may_download
+
+# Bytes for each parameter of a search: weight, masked weight, gradient, two moments.
+BYTES_PER_PARAMETER = 20
+BYTES_OF_AVERAGE = 4  # more for each parameter, where its moving average is kept
+# Activations kept under autocast, as a share of those in float32; measured on DeiT-S.
+HALF_PRECISION = 0.56
+
+
+def describe_space(model: nn.Module, axes: Sequence[Axis], name: str) -> dict[str, Any]:
+    """A model's axes, their options, and the range of costs of their combinations.
+
+    Args:
+        model: On any device.
+        axes: What is searched in it.
+        name: timm's name of it.
+    """
+    macs = cost_of(model, axes, "macs")
+    params = cost_of(model, axes, "params")
+    full = sizes_of(axes)
+    least = least_sizes(axes)
+
+    # The number of architectures may exceed what a float holds, so logarithms are summed.
+    counts = []
+    for axis in axes:
+        groups, channels = axis.options
+        counts.append(len(groups) * len(channels))
+
+    return {
+        "model": name,
+        "gmacs": {
+            "full": macs.of(full) / 1e9,
+            "min": macs.of(least) / 1e9,
+        },
+        "params": {
+            "full": params.of(full),
+            "min": params.of(least),
+        },
+        "log10_architectures": sum(math.log10(count) for count in counts),
+        "axes": [_describe_axis(axis) for axis in axes],
+    }
+
+
+def _describe_axis(axis: Axis) -> dict[str, Any]:
+    """An axis and its options."""
+    groups, channels = axis.options
+    return {
+        "axis": axis.name,
+        "kind": axis.kind,
+        "size": list(axis.size),
+        "options": {
+            "groups": list(groups),
+            "channels": list(channels),
+        },
+    }
+
+
+def plan(config: StudyConfig, *, connect: bool = False) -> dict[str, Any]:
+    """The space, the budgets, the steps, the memory, and the rungs in epochs, of a study.
+
+    Args:
+        config: The study.
+        connect: Whether a data set may be downloaded to count its images.
+
+    Raises:
+        InputError: The model cannot be made or searched, a budget is out of reach, or the number of
+            images is unknown.
+    """
+    parent = meta_parent(config)
+    images, counted = _train_images(config, connect)
+    search_steps = _steps(config.search, images)
+    finetune_steps = 0
+    if config.finetune is not None:
+        finetune_steps = _steps(config.finetune, images)
+    return describe_space(parent.model, parent.axes, config.model.name) | {
+        "study": config.name,
+        "trials": config.sweep.n_trials,
+        "rungs": list(config.rungs(config.search.epochs)),
+        "budgets": check_budgets(config, parent.model, parent.axes),
+        "train_images": images,
+        "train_images_counted": counted,
+        "search_steps": search_steps,
+        "finetune_steps": finetune_steps,
+        "study_steps": (search_steps + finetune_steps) * config.sweep.n_trials,
+        "memory_per_process_gb": memory(parent.model, config.search) / 1e9,
+    }
+
+
+def requested_budgets(config: StudyConfig) -> list[BudgetConfig]:
+    """The budgets that a study may request: its only one, or the ends of the range it sweeps."""
+    for name, param in config.sweep.params.items():
+        if name.startswith("search.budget."):
+            at_ends = [config.with_values({name: value}) for value in param.ends()]
+            return [values.search.budget for values in at_ends]
+    return [config.search.budget]
+
+
+def check_budgets(
+    config: StudyConfig, model: nn.Module, axes: Sequence[Axis]
+) -> list[dict[str, Any]]:
+    """Each budget's limit, and the least cost at which an architecture is within its tolerance.
+
+    Raises:
+        InputError: One is out of reach.
+    """
+    checked = []
+    for budget in requested_budgets(config):
+        cost = cost_of(model, axes, budget.metric())
+        limit = budget.limit(cost.of(sizes_of(axes)))
+        window = window_below(cost, option_sizes(axes), limit, budget.tolerance)
+        checked.append(
+            {
+                "metric": budget.metric(),
+                "limit": limit,
+                "reached_from": window.floor,
+            }
+        )
+    return checked
+
+
+def memory(model: nn.Module, config: TrainConfig) -> int:
+    """Bytes that a step of a search needs at least, without the overhead of the allocator.
+
+    Args:
+        model: The parent.
+        config: Batch, accumulation and precision.
+    """
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    per_parameter = BYTES_PER_PARAMETER
+    if config.ema is not None:
+        per_parameter += BYTES_OF_AVERAGE
+
+    # What is kept is linear in the batch, so the difference leaves out the weights.
+    of_two = _saved_bytes(model, 2)
+    of_one = _saved_bytes(model, 1)
+    per_image = float(of_two - of_one)
+    if config.amp:
+        per_image *= HALF_PRECISION
+    images = math.ceil(config.batch_size / config.accumulate)
+    return int(parameters * per_parameter + per_image * images)
+
+
+def _saved_bytes(model: nn.Module, batch: int) -> int:
+    """Bytes that a forward pass saves for the backward pass, weights included.
+
+    It runs on the meta device, so nothing is computed or allocated.
+    """
+    tensors: dict[str, Tensor] = dict(model.named_parameters())
+    tensors.update(model.named_buffers())
+    on_meta = {}
+    for name, tensor in tensors.items():
+        copy = tensor.detach().to("meta")
+        on_meta[name] = copy.requires_grad_(tensor.is_floating_point())
+    images = torch.empty(batch, *input_size(model), device="meta")
+
+    # Several saved tensors may be views of one storage, which is counted once.
+    saved: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        address = tensor.untyped_storage()._cdata  # data_ptr() is 0 for all on the meta device
+        saved[address] = tensor
+        return tensor
+
+    def unpack(tensor: Tensor) -> Tensor:
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        outputs = torch.func.functional_call(model, on_meta, (images,))
+        outputs.sum()
+
+    storages = [tensor.untyped_storage() for tensor in saved.values()]
+    return sum(storage.nbytes() for storage in storages)
+
+
+def _train_images(config: StudyConfig, connect: bool) -> tuple[int, bool]:
+    """The number of training images.
+
+    Returns:
+        The number, and whether it was counted; otherwise the settings state it.
+
+    Raises:
+        InputError: They cannot be counted, and the settings do not state their number.
+    """
+    data = config.data
+    if not isinstance(data, ImageDataConfig):
+        return data_of(config).train_images, True
+    why_not = _why_not_counted(data, connect)
+    if why_not is None:
+        return data_of(config).train_images, True
+    if data.train_images is None:
+        raise InputError(f"{why_not}, or data.train_images to plan without the images")
+    share = 1.0
+    if data.val_split is None:
+        share -= data.val_share  # validation images are taken from the training images
+    return round(data.train_images * share), False
+
+
+def _why_not_counted(data: ImageDataConfig, connect: bool) -> str | None:
+    """Why the images of a data set cannot be counted, and what would help; None where they can."""
+    if may_download(data.name) and not connect:
+        return (
+            f"data.name {data.name}: may have to be downloaded to count its images; "
+            "give --connect to allow that"
+        )
+    if data.path is not None and not data.path.exists():
+        return f"data.path {data.path}: no such folder; give one"
+    return None
+
+
+def _steps(training: TrainConfig, images: int) -> int:
+    """Optimizer steps of a training; the images that do not fill a batch are left out."""
+    return training.epochs * max(1, images // training.batch_size)

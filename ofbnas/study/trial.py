@@ -1,0 +1,325 @@
+"""One trial from parent to row: search, fine-tune, evaluate, save."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ofbnas.config import StudyConfig
+from ofbnas.files import durable
+from ofbnas.models.architecture import encode_sizes
+from ofbnas.models.axes import input_size
+from ofbnas.models.cost import cost_of, sizes_of
+from ofbnas.models.subnet import Subnet
+from ofbnas.nas.search import SearchResult, search
+from ofbnas.parallel import shard
+from ofbnas.study.parent import Parent, data_record, teacher_of, untrained_parent
+from ofbnas.study.provenance import git_commit, versions
+from ofbnas.study.saved_subnet import save_subnet
+from ofbnas.table import store
+from ofbnas.table.columns import Row
+from ofbnas.training.checkpoint import load_checkpoint, restart_if_stale, save_checkpoint
+from ofbnas.training.data import Data
+from ofbnas.training.evaluation import evaluate
+from ofbnas.training.events import Callback, Phase
+from ofbnas.training.finetune import finetune
+from ofbnas.training.latency import latency
+
+
+def run_trial(
+    config: StudyConfig,
+    params: Mapping[str, Any],
+    trial: int,
+    folder: Path,
+    data: Data,
+    parent_state: Mapping[str, Tensor],
+    callbacks: Sequence[Callback] = (),
+    gpus: float | None = None,
+) -> Row:
+    """Search and fine-tune once with the swept values; write the subnet, the history and the row.
+
+    Args:
+        config: The study.
+        params: Swept fields by dotted name, with this trial's values.
+        trial: Its number; the seed is the study's plus this.
+        folder: The study's.
+        data: On the device the trial runs on.
+        parent_state: The trained parent's tensors.
+        callbacks: Receive what happens; at the study's rungs, the metrics include the trial's
+            "seconds".
+        gpus: GPUs that the trial holds; by default one for each process on CUDA.
+
+    Returns:
+        The row; with several processes, only that of the first one names the weights.
+
+    Raises:
+        InputError: The values are out of reach for the model.
+        NotFiniteError: A loss became NaN or infinite.
+    """
+    checkpoints = checkpoint_folder(folder, trial)
+    clock = _Clock(checkpoints / "seconds.pt")
+    values = config.with_values(params)
+
+    parent = untrained_parent(values)
+    parent.model.load_state_dict(parent_state)
+    parent = replace(parent, model=parent.model.to(data.device).eval())
+    stages = _Stages(
+        values,
+        parent,
+        data,
+        config.seed + trial,
+        checkpoints,
+        callbacks=[clock, *callbacks],
+    )
+
+    result = stages.search(config.rungs(values.search.epochs))
+    before = evaluate(result.subnet.model, data.test)
+    subnet = stages.finetune(result.subnet)
+    row = replace(
+        base_row(config, params, trial, "complete"),
+        top1_before_finetune=before.top1,
+        **_search_columns(values, result),
+        **_subnet_columns(subnet, parent, data),
+        **_parent_columns(parent, data),
+        device=_device_name(data.device),
+    )
+
+    # From here on only the first process measures and writes.
+    if shard().rank != 0:
+        return row
+    if values.latency is not None:
+        row = replace(row, **latency(subnet.model, parent.model, values.latency))
+    weights, sha256 = save_subnet(subnet, folder, trial, row)
+    store.write_history(folder, trial, result.history)
+    seconds = clock.seconds()
+    if gpus is None:
+        gpus = shard().world if data.device.type == "cuda" else 0
+    row = replace(
+        row,
+        weights=weights.relative_to(folder).as_posix(),
+        weights_sha256=sha256,
+        seconds=seconds,
+        gpu_hours=gpus * seconds / 3600,
+        finished_at=datetime.now(UTC),
+    )
+    # The row is written last: a trial that has one is finished, and is never run again.
+    store.write_row(folder, row)
+    drop_checkpoints(folder, trial)
+    return row
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """The two trainings of a trial, and what they have in common.
+
+    Attributes:
+        config: The study, with the trial's values of the swept fields.
+        parent: Trained, on the data's device.
+        data: The images.
+        seed: The trial's.
+        checkpoints: Folder of the trial's checkpoints.
+        callbacks: Receive what happens.
+    """
+
+    config: StudyConfig
+    parent: Parent
+    data: Data
+    seed: int
+    checkpoints: Path
+    callbacks: Sequence[Callback]
+
+    def search(self, rungs: Collection[int]) -> SearchResult:
+        """Search the parent, resuming from a checkpoint if there is one."""
+        config = self.config.search
+        searching = partial(
+            search,
+            self.parent.model,
+            self.data,
+            config,
+            name=self.config.model.name,
+            kwargs=self.parent.kwargs,
+            axes=self.parent.axes,
+            seed=self.seed,
+            teacher=teacher_of(config.distill, self.parent.model, self.data),
+            callbacks=self.callbacks,
+            checkpoint=self.checkpoints / "search.pt",
+            rungs=rungs,
+        )
+        return restart_if_stale(searching)
+
+    def finetune(self, subnet: Subnet) -> Subnet:
+        """Fine-tune what was found, if the study does that."""
+        config = self.config.finetune
+        if config is None:
+            return subnet
+        finetuning = partial(
+            finetune,
+            subnet,
+            self.data,
+            config,
+            teacher=teacher_of(config.distill, self.parent.model, self.data),
+            seed=self.seed,
+            callbacks=self.callbacks,
+            checkpoint=self.checkpoints / "finetune.pt",
+        )
+        return restart_if_stale(finetuning)
+
+
+def _search_columns(config: StudyConfig, result: SearchResult) -> dict[str, Any]:
+    """The columns of a row about the search and its settings."""
+    tuning = config.finetune
+    return {
+        "gmacs": result.macs / 1e9,
+        "params": result.params,
+        "budget": json.dumps(config.search.budget.model_dump(exclude_none=True)),
+        "budget_note": result.note,
+        "forced": result.forced,
+        "search_epochs": config.search.epochs,
+        "finetune_epochs": 0 if tuning is None else tuning.epochs,
+    }
+
+
+def _subnet_columns(subnet: Subnet, parent: Parent, data: Data) -> dict[str, Any]:
+    """The columns of a row about the finished network."""
+    kinds = {axis.name: axis.kind for axis in parent.axes}
+    test = evaluate(subnet.model, data.test)
+    val = evaluate(subnet.model, data.val)
+    return {
+        "arch_id": subnet.architecture.id,
+        "architecture": encode_sizes(subnet.architecture.sizes, kinds),
+        "top1": test.top1,
+        "top5": test.top5,
+        "val_top1": val.top1,
+    }
+
+
+def _parent_columns(parent: Parent, data: Data) -> dict[str, Any]:
+    """The columns of a row about the parent, whose axes have their full sizes."""
+    sizes = sizes_of(parent.axes)
+    macs = cost_of(parent.model, parent.axes, "macs").of(sizes)
+    params = cost_of(parent.model, parent.axes, "params").of(sizes)
+    return {
+        "model_kwargs": json.dumps(dict(parent.kwargs), sort_keys=True),
+        "image_size": input_size(parent.model)[1],
+        "parent_gmacs": macs / 1e9,
+        "parent_params": params,
+        "parent_top1": evaluate(parent.model, data.test).top1,
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's kind."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.machine()
+
+
+def write_failure(
+    config: StudyConfig,
+    params: Mapping[str, Any],
+    trial: int,
+    folder: Path,
+    reason: str,
+) -> None:
+    """Write the row of a trial that failed."""
+    row = base_row(config, params, trial, "failed")
+    store.write_row(folder, replace(row, reason=reason, finished_at=datetime.now(UTC)))
+    drop_checkpoints(folder, trial)
+
+
+def write_pruned(
+    config: StudyConfig,
+    params: Mapping[str, Any],
+    trial: int,
+    folder: Path,
+    reason: str,
+    known: Mapping[str, Any],
+) -> None:
+    """Write the row of a pruned trial: stopped early, with the columns that are known by then."""
+    budget = config.with_values(params).search.budget.model_dump(exclude_none=True)
+    row = replace(
+        base_row(config, params, trial, "pruned"),
+        reason=reason,
+        budget=json.dumps(budget),
+        finetune_epochs=0,
+        finished_at=datetime.now(UTC),
+        **known,
+    )
+    store.write_row(folder, row)
+    drop_checkpoints(folder, trial)
+
+
+class _Clock(Callback):
+    """The time that a trial has taken, earlier processes included up to the last epoch of each."""
+
+    settings = "the time of a trial"
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.started = time.monotonic()
+        saved = load_checkpoint(file, self.settings)
+        self.before: float = 0.0 if saved is None else saved["seconds"]
+
+    def seconds(self) -> float:
+        """Time until now."""
+        return self.before + time.monotonic() - self.started
+
+    def on_rung(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Add the time to the metrics: a trial that is pruned here has it in its row."""
+        metrics["seconds"] = self.seconds()
+
+    def on_epoch(
+        self,
+        phase: Phase,
+        epoch: int,
+        epochs: int,
+        losses: Mapping[str, float],
+    ) -> None:
+        """Save the time for a process that resumes the trial."""
+        save_checkpoint(self.file, {"seconds": self.seconds()}, self.settings)
+
+
+def checkpoint_folder(folder: Path, trial: int) -> Path:
+    """Where a running trial keeps its checkpoints."""
+    return folder / "checkpoints" / f"trial-{trial:05d}"
+
+
+def drop_checkpoints(folder: Path, trial: int) -> None:
+    """Remove the checkpoints of a finished trial."""
+    durable.remove(checkpoint_folder(folder, trial))
+    with suppress(OSError):  # not empty: other trials are running
+        (folder / "checkpoints").rmdir()
+
+
+def base_row(
+    config: StudyConfig,
+    params: Mapping[str, Any],
+    trial: int,
+    status: str,
+) -> Row:
+    """What is known of a trial before it runs."""
+    return Row(
+        study=config.name,
+        trial=trial,
+        status=status,
+        model=config.model.name,
+        model_kwargs=json.dumps(config.model.kwargs, sort_keys=True),
+        num_classes=config.data.num_classes,
+        dataset=config.data.name,
+        data=data_record(config),
+        seed=config.seed + trial,
+        versions=json.dumps(versions()),
+        git_commit=git_commit(),
+        swept=params,
+    )

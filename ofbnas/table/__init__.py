@@ -1,0 +1,1 @@
+"""The architecture table: columns, fronts, comparison, sharing; no torch."""

@@ -1,0 +1,173 @@
+"""The card of a shared table: its README.md, which the Hugging Face Hub reads too."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from ofbnas.files.untrusted import in_markdown
+from ofbnas.table import layout, query
+from ofbnas.table.columns import COLUMNS
+from ofbnas.table.front import front
+from ofbnas.table.sharing.manifest import CARD_MARK, PICTURE
+
+# The Hub's size categories: numbers of rows, and the name of the category below each.
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+MOST = 20  # rows of the front, and names in a list, that are shown
+
+
+def card(
+    rows: pd.DataFrame,
+    shared: Collection[str],
+    address: str,
+    *,
+    picture: bool,
+    history: bool,
+) -> str:
+    """The text of a shared table's README.md.
+
+    Args:
+        rows: The table.
+        shared: The folders of weights that are shared, relative to the table's.
+        address: Where the shared table will be.
+        picture: Whether a picture of the front is shared.
+        history: Whether the trials' history is shared.
+    """
+    # Readers of the Hub find the address; others read the card in a folder that they have.
+    here = "."
+    source = "SOURCE"
+    if address.startswith("hf://"):
+        here = source = address.rstrip("/")
+
+    best = front(rows) if {"gmacs", "top1"} <= set(rows.columns) else rows.iloc[:0]
+    studies = _names(rows, "study")
+    datasets = _names(rows, "dataset")
+    data = f" on {datasets}" if datasets else ""
+    parents = _names(rows, "model")
+    drawn = f"![The Pareto front]({PICTURE})\n\n" if picture else ""
+    also = _HISTORY if history else ""
+    return f"""---
+{yaml.safe_dump(_metadata(rows, studies, history), sort_keys=False, allow_unicode=True).strip()}
+---
+{CARD_MARK}
+
+# Architectures of {studies}
+
+{len(rows)} trials of ofbnas ([the method](https://arxiv.org/abs/2403.15835)){data}, a row for each: smaller networks
+made from {parents}, with their sizes, costs, accuracies and settings.
+
+{drawn}{_front(best, shared)}
+Weights of {len(shared)} networks are shared. All is plain data (Parquet, JSON, safetensors), and `manifest.json` has
+the SHA-256 of every file.
+
+## Use it
+
+```sh
+ofbnas table pull {source} FOLDER
+ofbnas front show FOLDER
+```
+
+```python
+import ofbnas
+
+table = ofbnas.read_table("FOLDER")
+model = ofbnas.load_subnet("FOLDER", "{_example(rows, best, shared)}")  # a plain timm model
+```
+
+Without ofbnas:
+
+```python
+import pandas
+
+table = pandas.read_parquet("{here}/{layout.COMPACT}")
+```
+
+## Columns
+
+| column | what it is | unit |
+|---|---|---|
+{_columns()}
+| hp.* | A hyper-parameter that the study swept. | |
+
+{also}"""
+
+
+_HISTORY = (
+    "`history.parquet` has losses, schedules and the options left over time, for each trial.\n"
+)
+
+
+def _columns() -> str:
+    """The table's columns as the rows of a table in Markdown."""
+    explained = [column for column in COLUMNS.values() if column.in_card]
+    return "\n".join(
+        f"| {column.name} | {column.meaning} | {column.unit} |" for column in explained
+    )
+
+
+def _metadata(rows: pd.DataFrame, studies: str, history: bool) -> dict[str, Any]:
+    """The card's metadata, which the Hub reads."""
+    size = next((name for most, name in SIZES if len(rows) < most), "n>1M")
+    configs: list[dict[str, Any]] = [
+        {
+            "config_name": layout.FOLDER,
+            "data_files": layout.COMPACT,
+            "default": True,
+        },
+    ]
+    if history:
+        configs.append({"config_name": layout.HISTORY_FOLDER, "data_files": layout.COMPACT_HISTORY})
+    return {
+        "pretty_name": f"Architectures of {studies}",
+        "task_categories": ["image-classification"],
+        "tags": [
+            "neural-architecture-search",
+            "vision-transformer",
+            "model-compression",
+            "timm",
+            "ofbnas",
+        ],
+        "size_categories": [size],
+        "configs": configs,
+    }
+
+
+def _front(best: pd.DataFrame, shared: Collection[str]) -> str:
+    """The front as a table in Markdown."""
+    if best.empty:
+        return "No row has both gmacs and top1, so there is no front yet.\n"
+    lines = ["| arch_id | gmacs | params | top1 | weights |", "|---|---|---|---|---|"]
+    for row in query.to_records(best)[:MOST]:
+        folder = str(row.get("weights") or "").rpartition("/")[0]
+        link = f"[shared]({folder})" if folder in shared else "not shared"
+        params = f"{row['params']:,}" if row.get("params") is not None else ""
+        lines.append(
+            f"| {row['arch_id']} | {row['gmacs']:.4g} | {params} | {row['top1']:.2f} | {link} |"
+        )
+
+    table = "\n".join(lines)
+    more = f"\n{len(best) - MOST} more rows are on the front.\n" if len(best) > MOST else ""
+    return f"The Pareto front, multiply-accumulates against top-1 accuracy:\n\n{table}\n{more}"
+
+
+def _example(rows: pd.DataFrame, best: pd.DataFrame, shared: Collection[str]) -> str:
+    """An id whose weights are shared, for the example; one of the front if possible."""
+    for table in (best, rows):
+        if "weights" not in table:
+            continue
+        for arch_id, weights in zip(table["arch_id"], table["weights"], strict=True):
+            folder = str(weights).rpartition("/")[0]
+            if folder in shared:
+                return str(arch_id)
+    return "ARCH_ID"
+
+
+def _names(rows: pd.DataFrame, column: str) -> str:
+    """The different values of a column, the first of many, escaped for Markdown."""
+    known = list(rows[column].dropna().unique()) if column in rows else []
+    shown = ", ".join(in_markdown(str(name)[:200]) for name in known[:MOST])
+    more = f" and {len(known) - MOST} more" if len(known) > MOST else ""
+    return shown + more

@@ -1,0 +1,1 @@
+"""Training a model: data, recipe, the loop, evaluation, checkpoints."""

@@ -1,0 +1,68 @@
+"""Data sets by name: images and labels, split into train, validation and test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ofbnas.errors import InputError
+from ofbnas.training.data.base import Data, Epoch, Split
+from ofbnas.training.data.images import ImageData
+from ofbnas.training.data.reading import image_data, images_to_test, may_download
+from ofbnas.training.data.small import SIZES, SmallData, SmallSplit, small_data
+from ofbnas.training.data.streams import StreamData
+
+__all__ = [
+    "SIZES",
+    "Data",
+    "Epoch",
+    "ImageData",
+    "SmallData",
+    "SmallSplit",
+    "Split",
+    "StreamData",
+    "load_data",
+    "load_test",
+    "may_download",
+]
+
+# Settings of an image data set that its test split alone does not need.
+TRAINING_FIELDS = ("train_split", "val_split", "val_share", "split_seed", "train_images")
+
+
+def load_data(name: str, **settings: Any) -> Data:
+    """A data set by name.
+
+    Args:
+        name: "digits", "fashion_mnist", "folder", or a name with a slash that
+            timm.data.create_dataset knows.
+        settings: Arguments of `ofbnas.training.data.small.small_data` for the first two, otherwise
+            of `ofbnas.training.data.reading.image_data`.
+
+    Raises:
+        InputError: The name is unknown, or files are missing or damaged.
+    """
+    if name in SIZES:
+        return small_data(name, **settings)
+    if name == "folder" or "/" in name:
+        return image_data(name, **settings)
+    raise InputError(
+        f"data set {name} is unknown, expected one of {', '.join(SIZES)}, folder, or timm's "
+        "hfds/NAME"
+    )
+
+
+def load_test(name: str, **settings: Any) -> Split:
+    """The test split of a data set by name; other splits that are stored separately may be missing.
+
+    Args:
+        name: As for `load_data`.
+        settings: As for `load_data`.
+
+    Raises:
+        InputError: The name is unknown, or files are missing or damaged.
+    """
+    if name in SIZES:
+        return small_data(name, **settings).test
+    for field in TRAINING_FIELDS:
+        settings.pop(field, None)
+    return images_to_test(name, **settings)

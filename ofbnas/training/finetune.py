@@ -1,0 +1,94 @@
+"""Fine-tuning of a subnet after a search."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ofbnas.config import FinetuneConfig
+from ofbnas.models.axes import axes, final_embedding
+from ofbnas.models.passes import FeaturesAndOutputs
+from ofbnas.models.subnet import Subnet
+from ofbnas.training.data import Data
+from ofbnas.training.events import Callback
+from ofbnas.training.plain import Loss, fit
+from ofbnas.training.teacher import Teacher
+
+
+def finetune(
+    subnet: Subnet,
+    data: Data,
+    config: FinetuneConfig,
+    *,
+    teacher: nn.Module | Teacher | None = None,
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: Path | None = None,
+) -> Subnet:
+    """The subnet after training with fixed sizes, with distillation if it is configured.
+
+    Args:
+        subnet: On the data's device; it is not changed.
+        data: The data set; only its training split is used.
+        config: Configuration of the training.
+        teacher: The parent or another teacher, for distillation.
+        seed: Random seed.
+        callbacks: Called at each event.
+        checkpoint: A file that is written after each epoch, and resumed from if it exists.
+
+    Raises:
+        ValueError: Distillation is configured and there is no teacher.
+        NotFiniteError: The loss became NaN or infinite.
+    """
+    loss = None
+    if config.distill is not None:
+        if teacher is None:
+            raise ValueError(
+                "finetune.distill is set, but no teacher was given: pass the parent as teacher"
+            )
+        if not isinstance(teacher, Teacher):
+            teacher = Teacher(teacher, config.distill)
+        loss = _distillation_loss(subnet, teacher, config)
+    model = copy.deepcopy(subnet.model)  # the caller's subnet stays as it is
+    fit(
+        model,
+        data,
+        config,
+        seed=seed,
+        loss=loss,
+        phase="finetune",
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+    )
+    return replace(subnet, model=model)
+
+
+def _distillation_loss(
+    subnet: Subnet,
+    teacher: Teacher,
+    config: FinetuneConfig,
+) -> Loss:
+    """The loss of a subnet that learns from labels and a teacher."""
+    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+
+    # The parent's channels that the subnet kept: the teacher's features are compared on these.
+    embedding = final_embedding(axes(subnet.model, {}))
+    kept = subnet.units[embedding.name]
+    device = next(teacher.model.parameters()).device
+    channels = torch.tensor(kept, device=device).flatten()
+
+    def loss(
+        learned: FeaturesAndOutputs,
+        images: Tensor,
+        labels: Tensor,
+    ) -> Tensor:
+        task = criterion(learned.outputs, labels)
+        taught = teacher(images)
+        return teacher.loss(task, learned, taught, channels)
+
+    return loss

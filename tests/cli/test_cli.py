@@ -1,0 +1,357 @@
+"""The command line as its users run it: standard output, standard error and exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import ofbnas, process
+from conftest import DIGITS, ROOT
+from running import STUDY
+
+
+def ok(*args) -> str:
+    done = ofbnas(*args)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """A finished small study."""
+    place = tmp_path_factory.mktemp("study")
+    (place / "small.yaml").write_text(yaml.safe_dump(STUDY))
+    done = process("study", "run", place / "small.yaml", "--output", place / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    (place / "run.json").write_text(done.stdout)
+    (place / "run.err").write_text(done.stderr)
+    return place / "out"
+
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_study_leaves_what_it_promises(study):
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    import ofbnas
+
+    assert not [p for p in study.iterdir() if p.name not in (
+        "study.yaml", "journal.log", "architectures", "history", "subnets", "study.log", ".lock")]  # fmt: skip
+    table = ofbnas.read_table(study)
+    assert table["trial"].tolist() == [0, 1, 2] and set(table["status"]) == {"complete"}
+    storage = JournalStorage(JournalFileBackend(str(study / "journal.log")))
+    trials = optuna.load_study(study_name="small", storage=storage)
+    assert trials.metric_names == ["val_top1", "gmacs"]
+    assert [t.values for t in trials.trials] == [
+        list(v) for v in table[["val_top1", "gmacs"]].to_numpy()
+    ]
+    assert [t.params["search.budget.gmacs_share"] for t in trials.trials] == table[
+        "hp.search.budget.gmacs_share"
+    ].tolist()
+    for _, row in table.iterrows():
+        share = row["hp.search.budget.gmacs_share"]
+        assert 0.95 * share <= row["gmacs"] / row["parent_gmacs"] <= share
+        assert sorted(f.name for f in (study / "subnets" / row["arch_id"]).iterdir()) == [
+            "README.md", "config.json", "model.safetensors",
+        ]  # fmt: skip
+
+
+def test_json_is_one_object_and_other_output_is_on_stderr(study):
+    found = json.loads((study.parent / "run.json").read_text())
+    assert found["trials"] == 3 and found["front"] and found["hypervolume"]["value"] > 0
+    lines = (study.parent / "run.err").read_text().splitlines()
+    assert sum("trial" in line and "top1" in line for line in lines) == 3
+    assert not [
+        line for line in lines if "Warning" in line or "ray" in line.lower() or "Traceback" in line
+    ]
+
+
+def test_running_a_finished_study_again_does_nothing(study):
+    before = {
+        p: p.stat().st_mtime_ns for p in study.rglob("*") if p.is_file() and p.name != "study.log"
+    }
+    done = ofbnas("study", "run", study.parent / "small.yaml", "--output", study)
+    assert done.returncode == 0 and "is finished: 3 trials" in done.stderr
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_the_folders_own_study_yaml_runs_too(study):
+    assert "is finished" in ofbnas("study", "run", study / "study.yaml", "--output", study).stderr
+
+
+def test_another_study_is_not_mixed_in(study):
+    done = ofbnas(
+        "study", "run", study.parent / "small.yaml", "--output", study, "--set", "search.epochs=9"
+    )
+    assert done.returncode == 2
+    assert "search.epochs 4 (requested: 9)" in done.stderr
+    for params in ("{search.budget.gmacs_share: {low: 0.4, high: 0.8}}", "{}"):
+        done = ofbnas(
+            "study",
+            "run",
+            study.parent / "small.yaml",
+            "--output",
+            study,
+            "--set",
+            f"sweep.params={params}",
+        )
+        assert done.returncode == 2, "other ranges of swept fields make another study"
+        assert "sweep.params" in done.stderr
+
+
+def test_a_subnet_has_the_accuracy_of_its_row_in_a_fresh_process(study):
+    for row, run in zip(
+        json.loads(ok("arch", "list", study, "--json")), (process, ofbnas, ofbnas), strict=True
+    ):
+        done = run("evaluate", study, "--arch", row["arch_id"], "--latency", "--json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert (
+            0 < found["latency_ms"] <= found["latency_p90_ms"]
+            and "batch 1, float32" in found["latency_device"]
+        )
+        assert found["top1"] == found["recorded_top1"] == row["top1"]
+        assert found["params"] == row["params"]
+
+
+def test_a_subnet_that_was_pulled_has_the_accuracy_of_its_row(study, tmp_path):
+    ok("table", "push", study, tmp_path / "shared", "--weights", "all")
+    ok("table", "pull", tmp_path / "shared", tmp_path / "got")
+    for row in json.loads(ok("arch", "list", tmp_path / "got", "--json")):
+        found = json.loads(ok("evaluate", tmp_path / "got", "--arch", row["arch_id"], "--json"))
+        assert (found["top1"], found["top5"]) == (row["top1"], row["top5"])
+        assert (found["top1"], found["top5"]) == (found["recorded_top1"], found["recorded_top5"])
+
+
+def test_the_front_is_printed_and_as_json(study):
+    found = json.loads(ok("front", "show", study, "--json"))
+    text = ok("front", "show", study)
+    assert all(row["arch_id"] in text for row in found["front"])
+    assert "Hypervolume" in text and found["hypervolume"]["x"] == pytest.approx(
+        found["hypervolume"]["x"]
+    )
+    assert [r["gmacs"] for r in found["front"]] == sorted(r["gmacs"] for r in found["front"])
+
+
+@pytest.mark.parametrize(
+    ("ending", "head"),
+    [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF"), ("html", b"<!doctype html>")],
+)
+def test_the_front_is_drawn(study, tmp_path, ending, head):
+    out = tmp_path / f"front.{ending}"
+    assert ok("front", "plot", study, "--out", out).strip() == str(out)
+    assert out.read_bytes().startswith(head) and out.stat().st_size > 5_000
+
+
+def test_architectures_and_studies_are_shown(study):
+    arch_id = json.loads(ok("arch", "list", study, "--json"))[0]["arch_id"]
+    assert arch_id in ok("arch", "list", study)
+    shown = json.loads(ok("arch", "show", study, "--arch", arch_id[:6], "--json"))
+    assert len(shown["architecture"]["blocks"]) == 2
+    assert "head_size" in ok("arch", "show", study, "--arch", arch_id)
+    assert json.loads(ok("study", "list", study.parent, "--json"))[0]["trials"] == 3
+    assert json.loads(ok("study", "show", study, "--json"))["config"]["name"] == "small"
+    assert "gmacs_share" in ok("study", "show", study)
+
+
+def test_a_study_is_planned_with_its_rungs():
+    asked = [
+        "study",
+        "plan",
+        DIGITS,
+        "--set",
+        "sweep.early_stopping={method: front, eta: 3, first_rung: 2}",
+    ]
+    found = json.loads(ok(*asked, "--json"))
+    assert found["rungs"] == [2, 6, 18] and found["trials"] == 10
+    told = " ".join(ok(*asked).split())
+    assert "trials may be stopped after epoch 2, 6, 18" in told and "budget, macs" in told
+    assert "stopped" not in ok(*asked[:3])
+
+
+def test_the_space_of_a_study_is_shown():
+    found = json.loads(ok("space", "show", DIGITS, "--json"))
+    assert (
+        found["gmacs"]["min"] < found["gmacs"]["full"]
+        and found["params"]["min"] < found["params"]["full"]
+    )
+    assert [axis["axis"] for axis in found["axes"]][:2] == ["embed", "blocks.0.attn"]
+    assert found["axes"][1]["options"] == {
+        "groups": [1, 2, 3, 4],
+        "channels": [4, 6, 8, 10, 12, 14, 16],
+    }
+    assert "blocks.0.mlp and 3 more" in ok("space", "show", DIGITS)
+
+
+def test_the_space_of_a_model_is_shown_with_a_space_of_ones_own(tmp_path):
+    (tmp_path / "mlp.yaml").write_text("mlp: [96, 192]\n")
+    found = json.loads(
+        ok("space", "show", "deit_tiny_patch16_224", "--space", tmp_path / "mlp.yaml", "--json")
+    )
+    assert found["params"]["full"] == 5_717_416
+    assert found["axes"][2]["options"]["channels"] == [96, 192] and found["axes"][0]["options"][
+        "channels"
+    ] == [192]
+
+
+def test_doctor_describes_this_machine():
+    assert json.loads(process("doctor", "--json").stdout)["torch"]
+    assert "torch" in ok("doctor")
+
+
+def test_a_parent_is_compressed_to_several_budgets_without_training(tmp_path):
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(STUDY))
+    out = tmp_path / "out"
+    done = ofbnas(
+        "compress", tmp_path / "small.yaml", "--budget", "0.7,0.4", "--output", out, "--json",
+        "--set", "search.compensation.images=256",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    for row, share in zip(rows, (0.7, 0.4), strict=True):
+        assert 0.9 * share < row["gmacs"] / row["parent_gmacs"] <= share
+        assert row["search_epochs"] == row["finetune_epochs"] == 0
+        assert json.loads(row["budget"])["gmacs_share"] == share
+        assert (out / row["weights"]).is_file()
+    listed = ok("arch", "list", out)
+    assert all(row["arch_id"] in listed for row in rows)
+
+
+def test_one_search_runs_without_ray(tmp_path):
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(STUDY))
+    for trial in (0, 1):
+        done = ofbnas(
+            "search",
+            tmp_path / "small.yaml",
+            "--output",
+            tmp_path / "o",
+            "--json",
+            "--set",
+            "search.epochs=2",
+        )
+        assert done.returncode == 0, done.stderr
+        row = json.loads(done.stdout)
+        assert row["trial"] == trial and (tmp_path / "o" / row["weights"]).is_file()
+
+
+WRONG = {
+    "no share": (["compress", DIGITS, "--budget", "0.5,half"], "--budget is '0.5,half', expected shares"),
+    "share above 1": (["compress", DIGITS, "--budget", "1.5"], "--budget is '1.5', expected shares"),
+    "unknown key": (["study", "run", "epocs.yaml"], "unknown key search.epocs; did you mean epochs?"),
+    "broken YAML": (["study", "run", "broken.yaml"], "not valid YAML"),
+    "empty YAML": (["study", "run", "empty.yaml"], "holds nothing"),
+    "missing file": (["study", "run", "none.yaml"], "no such file"),
+    "missing data folder": (["study", "run", "nodata.yaml"], "data.path must name the folder"),
+    "negative budget": (["study", "run", DIGITS, "--set", "search.budget.gmacs=-1"], "greater than 0"),
+    "budget out of reach": (["study", "run", DIGITS, "--set", "sweep.params={}", "--set", "search.budget.gmacs=1e-9",
+                             "--output", "o"], "reaches from"),
+    "unknown model": (["study", "run", DIGITS, "--set", "model.name=vit_tinny", "--output", "o"], "unknown to timm"),
+    "model of no family": (["space", "show", "resnet18"], "cannot be searched"),
+    "wrong arguments": (["study", "run", DIGITS, "--set", "model.kwargs.depht=3", "--output", "o"], "timm cannot make"),
+    "other images": (["study", "run", DIGITS, "--set", "model.kwargs.img_size=16", "--output", "o"], "img_size"),
+    "unknown sampler": (["study", "run", DIGITS, "--set", "sweep.sampler=magic"], "'tpe'"),
+    "unknown data": (["study", "run", DIGITS, "--set", "data.name=cifar"], "'digits' or 'fashion_mnist'"),
+    "no Parquet": (["front", "show", "text.parquet"], "not a Parquet file"),
+    "unknown arch": (["arch", "show", "STUDY", "--arch", "ffffff"], "no architecture has it; expected one of"),
+    "unknown arch to evaluate": (["evaluate", "STUDY", "--arch", "ffffff"], "no architecture has it"),
+    "no study": (["study", "show", "."], "is not a study's folder"),
+    "no folder of studies": (["study", "list", "nowhere"], "no such folder"),
+    "unknown column": (["front", "show", "STUDY", "--x", "joules"], "expected one of gmacs"),
+    "unknown picture": (["front", "plot", "STUDY", "--out", "a.bmp"], "expected .png, .svg, .pdf or .html"),
+    "missing space": (["space", "show", "deit_tiny_patch16_224", "--space", "none.yaml"], "no such file"),
+    "checkpoint of a study missing": (
+        ["study", "run", DIGITS, "--set", "model.checkpoint=none.safetensors", "--output", "o"],
+        "model.checkpoint must name the model",
+    ),
+    "checkpoint missing": (["search", DIGITS, "--set", "model.checkpoint=none.safetensors"], "no such file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_gets_one_line_and_exit_2(case, study, tmp_path):
+    small = yaml.safe_dump(STUDY)
+    (tmp_path / "epocs.yaml").write_text(small.replace("epochs: 4", "epocs: 4"))
+    (tmp_path / "broken.yaml").write_text("name: [1\n")
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "text.parquet").write_text("text")
+    nodata = STUDY | {"data": {"name": "fashion_mnist", "path": "nowhere"}, "search_space": "vit"}
+    nodata["model"] = {
+        "name": "vit_tiny_patch16_224",
+        "kwargs": {"img_size": 28, "patch_size": 4, "in_chans": 1},
+    }
+    (tmp_path / "nodata.yaml").write_text(yaml.safe_dump(nodata))
+    args, message = WRONG[case]
+    done = ofbnas(*[study if arg == "STUDY" else arg for arg in args], cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == ""
+    assert (
+        message in done.stderr
+        and done.stderr.startswith("ofbnas: ")
+        and done.stderr.count("\n") == 1
+    )
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "o").exists(), (
+        "nothing is left behind"
+    )
+
+
+def test_debug_shows_the_traceback():
+    done = process("--debug", "study", "run", "none.yaml")
+    assert done.returncode != 0 and "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[], ["study"], ["front"], ["arch"], ["space"], ["study", "run"], ["study", "list"], ["study", "show"],
+     ["search"], ["compress"],
+     ["front", "show"], ["front", "plot"], ["arch", "list"], ["arch", "show"], ["space", "show"], ["doctor"],
+     ["evaluate"], ["table"], ["table", "push"], ["table", "pull"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_command_explains_itself(command):
+    text = ok(*command, "--help")
+    assert "Usage: ofbnas" in text
+    assert (
+        len(command) == 1 and command[0] in ("study", "front", "arch", "space", "table")
+    ) or "Example:" in text
+
+
+def test_the_readme_names_only_commands_that_exist():
+    text = (ROOT / "README.md").read_text()
+    commands = {
+        tuple(line.split("ofbnas ", 1)[1].split()[:2])
+        for line in text.splitlines()
+        if line.startswith("ofbnas ")
+    }
+    assert len(commands) >= 8
+    for noun, verb in commands:
+        words = [noun, verb] if noun in ("study", "front", "arch", "space") else [noun]
+        assert ofbnas(*words, "--help").returncode == 0, words
+
+
+def test_the_readmes_search_runs_as_it_stands():
+    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
+    code = next(block.split("```")[0] for block in blocks if "SearchConfig" in block)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "'embed'" in done.stdout and "top1" in done.stdout
+
+
+def test_the_digits_study_reaches_what_its_header_promises(tmp_path):
+    import ofbnas as package
+
+    done = process("study", "run", DIGITS, "--output", tmp_path / "digits", "--json")
+    assert done.returncode == 0, done.stderr
+    table = package.read_table(tmp_path / "digits")
+    assert len(table) == 10 and set(table["status"]) == {"complete"}
+    parent = table["parent_top1"][0]
+    assert parent >= 97
+    half = table[table["gmacs"] <= table["parent_gmacs"] / 2]
+    assert half["top1"].max() >= parent - 1
+    assert (table["parent_top1"] == parent).all(), "one parent, shared by all trials"

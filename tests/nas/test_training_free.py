@@ -1,0 +1,126 @@
+"""A search without training: inside its budget, without labels, resumable, and better than cutting alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+from conftest import KWARGS, NAME, SPACE
+from test_search import full
+
+from ofbnas.config import SearchConfig, TrainConfig
+from ofbnas.errors import InputError
+from ofbnas.models.axes import axes
+from ofbnas.models.cost import cost_of, sizes_of
+from ofbnas.nas.search import SearchResult, search
+from ofbnas.training.data import load_data
+from ofbnas.training.evaluation import evaluate
+from ofbnas.training.events import Callback
+from ofbnas.training.plain import fit
+
+
+def config(share=0.5) -> SearchConfig:
+    return SearchConfig(
+        epochs=0,
+        budget={"gmacs_share": share},
+        compensation={"images": 256},
+        training_free={"scoring_images": 128},
+    )
+
+
+def compress(model, data, settings=None, **arguments) -> SearchResult:
+    arguments = {"axes": axes(model, SPACE)} | arguments
+    return search(model, data, settings or config(), name=NAME, kwargs=KWARGS, **arguments)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A network that tells digits apart, and the digits."""
+    torch.manual_seed(0)
+    data = load_data("digits")
+    model = timm.create_model(NAME, **KWARGS)
+    fit(model, data, TrainConfig(epochs=20, lr=1e-2, batch_size=32), seed=0)
+    assert evaluate(model, data.val).top1 > 88
+    return model, data
+
+
+def test_it_keeps_most_of_the_accuracy_without_an_optimizer_step(trained):
+    model, data = trained
+    parent = evaluate(model, data.val).top1
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = compress(model, data)
+    assert 0.98 * 0.5 * full(model) <= found.macs <= 0.5 * full(model)
+    assert evaluate(found.subnet.model, data.val).top1 > parent - 10
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_compensation_is_what_keeps_it(trained, monkeypatch):
+    model, data = trained
+    with_it = compress(model, data)
+    monkeypatch.setattr("ofbnas.nas.training_free.compensate_", lambda *_: [])
+    without = compress(model, data)
+    assert with_it.history[-1]["task"] < 0.5 * without.history[-1]["task"]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 1.0])
+def test_the_budget_is_kept(model, data, share):
+    found = compress(model, data, config(share))
+    sizes = sizes_of(
+        [replace(axis, size=found.subnet.architecture.sizes[axis.name]) for axis in axes(model)]
+    )
+    assert found.macs == cost_of(model, axes(model)).of(sizes) <= share * full(model)
+    assert found.params == sum(p.numel() for p in found.subnet.model.parameters())
+    steps = [record["expected_cost"] for record in found.history]
+    assert steps == sorted(steps, reverse=True)
+    assert all(after >= 0.6 * before for before, after in zip([1.0, *steps], steps, strict=False))
+
+
+def test_a_budget_out_of_reach_is_refused(model, data):
+    with pytest.raises(InputError, match="out of reach"):
+        compress(model, data, config(0.01))
+
+
+def test_labels_are_not_looked_at(model, data):
+    noise = replace(
+        data, train=type(data.train)(data.train.images, torch.zeros_like(data.train.labels))
+    )
+    found, other = compress(model, data), compress(model, noise)
+    assert found.subnet.architecture == other.subnet.architecture
+    for name, tensor in found.subnet.model.state_dict().items():
+        assert torch.equal(tensor, other.subnet.model.state_dict()[name])
+
+
+def test_the_whole_model_is_given_back_where_all_of_it_fits(model, data, images):
+    found = compress(model, data, config(1.0))
+    with torch.no_grad():
+        torch.testing.assert_close(found.subnet.model(images), model(images), rtol=1e-3, atol=1e-3)
+
+
+class StopAfter(Callback):
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_epoch(self, phase, epoch, epochs, losses):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_search_ends_as_the_uninterrupted_one(model, data, tmp_path):
+    whole = compress(model, data, config(0.3))
+    assert len(whole.history) > 2
+    for epoch in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            compress(
+                model,
+                data,
+                config(0.3),
+                checkpoint=tmp_path / "search.pt",
+                callbacks=[StopAfter(epoch)],
+            )
+    resumed = compress(model, data, config(0.3), checkpoint=tmp_path / "search.pt")
+    assert resumed.history == whole.history
+    assert resumed.subnet.units == whole.subnet.units
+    for name, tensor in whole.subnet.model.state_dict().items():
+        assert torch.equal(tensor, resumed.subnet.model.state_dict()[name])

@@ -1,0 +1,192 @@
+"""Studies and trials that are killed and resumed, with real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commands import PATIENCE, ofbnas, processes, wait
+from running import LONG, ONE_OF_TWO, STUDY, finish, kill_everything, rows, start, trials, write
+
+from ofbnas.config.study_file import load_study
+from ofbnas.table.store import read_table
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, Path]:
+    """A finished study: its YAML file and its folder."""
+    place = tmp_path_factory.mktemp("finished")
+    finish(write(place), place / "out")
+    return place / "small.yaml", place / "out"
+
+
+def test_a_killed_study_resumes_where_it_stopped(tmp_path):
+    file, out = write(tmp_path, **LONG), tmp_path / "out"
+    study = start(file, out)
+    wait(lambda: rows(out) >= 1)
+    wait(lambda: any(t.state.name == "RUNNING" for t in trials(out)))
+    kill_everything(study)
+    done = {
+        p: (p.stat().st_mtime_ns, p.stat().st_ino)
+        for p in (out / "architectures").iterdir()
+        if p.suffix == ".parquet"
+    }
+    left = trials(out)
+    assert 1 <= len(done) < 3 and any(t.state.name == "RUNNING" for t in left)
+
+    finish(file, out)
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in done} == done, (
+        "finished trials were not run again"
+    )
+    assert not (out / "checkpoints").exists()
+    after = trials(out)
+    assert [t.state.name for t in after] == ["COMPLETE"] * 3, (
+        "none is running, none was asked for twice"
+    )
+    assert [t.params for t in after[: len(left)]] == [t.params for t in left]
+    table = read_table(out)
+    assert table["trial"].tolist() == [0, 1, 2]
+    assert [t.values for t in after] == [list(v) for v in table[["val_top1", "gmacs"]].to_numpy()]
+
+
+def test_a_trial_killed_between_row_and_journal_is_reported_from_its_row(finished, tmp_path):
+    """The journal loses its last record, as when the driver dies right after a trial wrote its row."""
+    file, out = finished[0], Path(shutil.copytree(finished[1], tmp_path / "out"))
+    journal = out / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    states = [i for i, line in enumerate(lines) if b'"state":' in line or b'"state": ' in line]
+    journal.write_bytes(b"".join(line for i, line in enumerate(lines) if i != states[-1]))
+    assert [t.state.name for t in trials(out)].count("RUNNING") == 1
+    err = finish(file, out)
+    assert "is finished" in err
+    assert [t.state.name for t in trials(out)] == ["COMPLETE"] * 3
+
+
+def test_a_trial_killed_while_its_values_were_drawn_gets_the_rest(finished, tmp_path):
+    """The journal ends right after a trial was created, before its values were drawn."""
+    file, out = finished[0], Path(shutil.copytree(finished[1], tmp_path / "out"))
+    last = out / "architectures" / "trial-00002.parquet"
+    journal = out / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    made = [i for i, line in enumerate(lines) if b'"op_code":4' in line.replace(b" ", b"")]
+    journal.write_bytes(b"".join(lines[: made[-1] + 1]))
+    last.unlink()
+    assert [(t.state.name, len(t.params)) for t in trials(out)][-1] == ("RUNNING", 0)
+    finish(file, out)
+    assert [(t.state.name, len(t.params)) for t in trials(out)] == [("COMPLETE", 1)] * 3
+    assert len(read_table(out)) == 3
+
+
+def test_damaged_files_are_set_aside_and_their_trials_run_again(finished, tmp_path):
+    """An empty row, a damaged history and empty settings, as a disk that lies about syncing leaves them."""
+    file, out = finished[0], Path(shutil.copytree(finished[1], tmp_path / "out"))
+    before, values = read_table(out), [t.params for t in trials(out)]
+    (out / "architectures" / "trial-00001.parquet").write_bytes(b"")
+    (out / "history" / "trial-00001.parquet").write_bytes(b"PAR1 damaged PAR1")
+    (out / "study.yaml").write_bytes(b"")
+    (out / "subnets" / ".writing-half").mkdir()
+    with (out / "journal.log").open("ab") as journal:
+        journal.write(b'{"op_code": 4, "worker' + b"\0" * 40)
+    refused = ofbnas("front", "show", out)
+    assert refused.returncode == 2 and "trial-00001.parquet" in refused.stderr
+
+    err = finish(file, out)
+    for name in ("architectures/trial-00001.parquet", "history/trial-00001.parquet", "study.yaml"):
+        assert f"{out / name}" in err and "is created anew" in err
+        assert len(list((out / name).parent.glob(f"{Path(name).name}.damaged-*"))) == 1
+    assert not list(out.rglob(".writing-*"))
+    after = read_table(out)
+    assert after["status"].tolist() == ["complete"] * 3 and after["weights"].notna().all()
+    pd.testing.assert_frame_equal(
+        after[["trial", "arch_id", "top1"]], before[["trial", "arch_id", "top1"]]
+    )
+    assert [(t.state.name, t.params) for t in trials(out)] == [
+        ("COMPLETE", values_) for values_ in values
+    ]
+    assert load_study(out / "study.yaml") == load_study(file)
+
+
+def test_a_study_has_one_driver_and_resumes_after_ctrl_c(tmp_path):
+    file, out = write(tmp_path, **LONG), tmp_path / "out"
+    study = start(file, out)
+    wait(lambda: (out / "journal.log").is_file())
+    refused = ofbnas("study", "run", file, "--output", out)
+    assert refused.returncode == 2 and "another process runs this study" in refused.stderr
+    wait(lambda: rows(out) >= 1)
+    os.kill(study.pid, signal.SIGINT)
+    _, err = study.communicate(timeout=PATIENCE)
+    assert study.returncode == 130
+    assert "the same command resumes" in err and "Traceback" not in err
+    finish(file, out)
+    assert [t.state.name for t in trials(out)] == ["COMPLETE"] * 3
+
+
+@pytest.mark.parametrize("max_failures", [0, 2], ids=["fails", "starts again"])
+def test_a_trial_whose_process_is_killed_is_started_again_or_fails(tmp_path, max_failures):
+    resources = {"max_concurrent": 1, "max_failures": max_failures}
+    file = write(
+        tmp_path, **LONG | {"sweep": STUDY["sweep"] | {"n_trials": 2}, "resources": resources}
+    )
+    table = finish_when_killed(file, tmp_path / "out", "ray::ImplicitFunc")
+    if max_failures:
+        assert table["status"].tolist() == ["complete", "complete"]
+        assert re.search(
+            r"trial-00000: search resumes after epoch \d",
+            (tmp_path / "out" / "study.log").read_text(),
+        )
+    else:
+        assert table["status"].tolist() == ["failed", "complete"]
+        assert table["reason"][0]
+        assert [t.state.name for t in trials(tmp_path / "out")] == ["FAIL", "COMPLETE"]
+
+
+def test_a_trial_that_stalls_is_restarted_and_then_fails_and_the_study_continues(tmp_path):
+    limits = {"max_concurrent": 1, "max_failures": 1, "stall_factor": 2, "stall_floor": 15}
+    file = write(
+        tmp_path, **LONG | {"sweep": STUDY["sweep"] | {"n_trials": 2}, "resources": limits}
+    )
+    out, stopped = tmp_path / "out", set()
+    study = start(file, out)
+    wait(lambda: (out / "checkpoints" / "trial-00000" / "search.pt").is_file())
+    for _ in range(2):
+        wait(lambda: (out / "study.log").read_text().count("trial 0 runs on") > len(stopped))
+        (worker,) = set(processes("ray::ImplicitFunc", study.pid)) - stopped
+        os.kill(worker, signal.SIGSTOP)  # it stops answering, but its connections stay open
+        stopped.add(worker)
+    _, err = study.communicate(timeout=PATIENCE)
+    assert study.returncode == 0, err
+    table = read_table(out)
+    assert table["status"].tolist() == ["failed", "complete"]
+    assert re.fullmatch(r"no epoch for \d+ s, \d+ times the usual [\d.]+ s", table["reason"][0])
+    assert err.count("trial 0 starts again: no epoch for") == 1
+    assert not any(Path(f"/proc/{worker}").exists() for worker in stopped)
+
+
+def test_trials_of_two_workers_survive_the_loss_of_one_and_are_stopped_early(tmp_path):
+    resources = {"cpus_per_trial": 2, "workers_per_trial": 2, "max_concurrent": 1}
+    file = write(tmp_path, **ONE_OF_TWO, resources=resources)
+    assert finish_when_killed(file, tmp_path / "out", "ray::_Rank")["status"].tolist() == [
+        "complete",
+        "pruned",
+    ]
+    assert re.search(
+        r"trial-00000: search resumes after epoch \d", (tmp_path / "out" / "study.log").read_text()
+    )
+
+
+def finish_when_killed(file: Path, out: Path, worker: str) -> pd.DataFrame:
+    """The table of a study after processes of its first trial were killed."""
+    study = start(file, out)
+    wait(lambda: (out / "checkpoints" / "trial-00000" / "search.pt").is_file())
+    for pid in processes(worker, study.pid):
+        os.kill(pid, signal.SIGKILL)
+    _, err = study.communicate(timeout=PATIENCE)
+    assert study.returncode == 0, err
+    return read_table(out)
