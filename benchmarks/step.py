@@ -10,6 +10,7 @@ before anything is removed; and a search step after half of the multiply-accumul
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from ofbnas.nas.run import SearchRun
 from ofbnas.training.data import SmallData, SmallSplit
 from ofbnas.training.recipe import Optimizers, autocast, grad_scaler, weights_optimizer
 
+Step = Callable[[], None]
 WARM_UP_ROUNDS = 2  # allocators fill up, and compilation takes place
 
 
@@ -44,26 +46,9 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     dense = timm.create_model(model).to(device)
-    images = torch.randn(batch, *input_size(dense))
-    labels = torch.randint(0, 1000, (batch,))
-    split = SmallSplit(images, labels).to(device)
-    recipe = {
-        "epochs": 10**6,
-        "batch_size": batch,
-        "amp": "bfloat16" if bf16 else None,
-        "compile": compiled,
-    }
-    pmim_weight = 1.0 if pmim else 0.0
-    config = SearchConfig(**recipe, budget={"gmacs_share": 0.5}, pmim={"weight": pmim_weight})
-
-    whole = search_run(dense, split, config)
-    half = search_run(dense, split, config)
-    half.network.keep_options(half.constraint.best_choice(half.supernet))
-    steps = {
-        "dense": dense_step(dense, split, TrainConfig(**recipe)),
-        "search": search_step(whole, split),
-        "search, half shrunk": search_step(half, split),
-    }
+    split = random_images(dense, batch, device)
+    makers = step_makers(dense, split, pmim=pmim, bf16=bf16, compiled=compiled)
+    steps = {name: make() for name, make in makers.items()}
     seconds = interleaved(steps, rounds, device)
     saved = {name: saved_bytes(step) for name, step in steps.items()}
 
@@ -79,14 +64,47 @@ def main(
         )
 
 
+def random_images(model: nn.Module, count: int, device: str) -> SmallSplit:
+    """Random images of a model's size, with random labels."""
+    images = torch.randn(count, *input_size(model), device=device)
+    labels = torch.randint(0, model.num_classes, (count,), device=device)
+    return SmallSplit(images, labels)
+
+
+def step_makers(
+    dense: nn.Module, split: SmallSplit, *, pmim: bool, bf16: bool, compiled: bool
+) -> dict[str, Callable[[], Step]]:
+    """For each kind of step, a function that prepares it, with a copy of the model of its own."""
+    recipe = {
+        "epochs": 10**6,
+        "batch_size": len(split),
+        "amp": "bfloat16" if bf16 else None,
+        "compile": compiled,
+    }
+    pmim_weight = 1.0 if pmim else 0.0
+    config = SearchConfig(**recipe, budget={"gmacs_share": 0.5}, pmim={"weight": pmim_weight})
+
+    def half_shrunk() -> Step:
+        run = search_run(dense, split, config)
+        run.network.keep_options(run.constraint.best_choice(run.supernet))
+        return search_step(run, split)
+
+    return {
+        "dense": lambda: dense_step(copy.deepcopy(dense), split, TrainConfig(**recipe)),
+        "search": lambda: search_step(search_run(dense, split, config), split),
+        "search, half shrunk": half_shrunk,
+    }
+
+
 def search_run(dense: nn.Module, split: SmallSplit, config: SearchConfig) -> SearchRun:
     """A search of a model that is ready for its first step."""
-    run = SearchRun(dense, SmallData(split, split, split, 1000), config, axes(dense), seed=0)
+    data = SmallData(split, split, split, dense.num_classes)
+    run = SearchRun(dense, data, config, axes(dense), seed=0)
     run.begin()
     return run
 
 
-def search_step(run: SearchRun, split: SmallSplit) -> Callable[[], None]:
+def search_step(run: SearchRun, split: SmallSplit) -> Step:
     """A function that makes one step of a search."""
 
     def step() -> None:
@@ -95,7 +113,7 @@ def search_step(run: SearchRun, split: SmallSplit) -> Callable[[], None]:
     return step
 
 
-def dense_step(dense: nn.Module, split: SmallSplit, config: TrainConfig) -> Callable[[], None]:
+def dense_step(dense: nn.Module, split: SmallSplit, config: TrainConfig) -> Step:
     """A function that makes one step of dense training."""
     dense.train()
     device = split.images.device
@@ -114,7 +132,7 @@ def dense_step(dense: nn.Module, split: SmallSplit, config: TrainConfig) -> Call
     return step
 
 
-def interleaved(steps: dict[str, Callable[[], None]], rounds: int, device: str) -> dict[str, float]:
+def interleaved(steps: dict[str, Step], rounds: int, device: str) -> dict[str, float]:
     """Median seconds of each step.
 
     Steps are made in turn, so that a machine that slows down slows all of them.
@@ -128,7 +146,7 @@ def interleaved(steps: dict[str, Callable[[], None]], rounds: int, device: str) 
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
-def seconds_of(step: Callable[[], None], device: str) -> float:
+def seconds_of(step: Step, device: str) -> float:
     """Seconds of one step. A GPU works asynchronously, so it is waited for before and after."""
     if device == "cuda":
         torch.cuda.synchronize()
@@ -139,7 +157,7 @@ def seconds_of(step: Callable[[], None], device: str) -> float:
     return time.perf_counter() - start
 
 
-def saved_bytes(step: Callable[[], None]) -> int:
+def saved_bytes(step: Step) -> int:
     """Bytes of the tensors that a step keeps for its backward pass, shared storages once."""
     storages: dict[int, int] = {}
 

@@ -21,6 +21,10 @@ class DiskFullError(OSError):
     """The disk is too full for more files; those written are kept, and the same command resumes."""
 
 
+class DiskBudgetError(DiskFullError):
+    """The files of a study reached the size that its settings allow."""
+
+
 class FolderLostError(OSError):
     """A study's folder was removed while the study ran; nothing more can be saved."""
 

@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from browser import Page, chromium
+from hypothesis import HealthCheck, settings
 from torch import nn
 
 from ofbnas.models.axes import Axis, Shares, axes
@@ -21,6 +22,10 @@ from ofbnas.training.data import Data, load_data
 # The models are too small for more threads, which would wait for each other on a busy machine.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+
+# A busy machine may take any time for an example.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "studies" / "digits.yaml"

@@ -333,7 +333,7 @@ def test_shrinking_equals_zeroing_where_nothing_normalises_the_units(model, fuse
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(draws=st.data())
 def test_any_architecture_costs_what_is_counted(name, draws):
     check_cost(make(MEMBERS[name]), lambda options: draws.draw(st.sampled_from(options)))

@@ -12,7 +12,8 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from commands import PATIENCE, free_port
+from commands import PATIENCE, reserved_port
+from servers import moto
 
 BIN = Path(sys.executable).parent
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -59,7 +60,8 @@ class Cluster:
             run("ip", "addr", "add", f"{self.net}.1/24", "dev", self.name)
             run("ip", "link", "set", self.name, "up")
         self.host = f"{self.net}.1" if self.namespaces else "127.0.0.1"
-        self.port = free_port(self.host)
+        self.held = ExitStack()
+        self.port = self.held.enter_context(reserved_port(self.host))
         self.address = f"{self.host}:{self.port}"
 
     def start(self) -> None:
@@ -141,6 +143,7 @@ class Cluster:
                     ["ip", "netns", "del", f"{self.name}n{number}"], check=False, **QUIET
                 )
             subprocess.run(["ip", "link", "del", self.name], check=False, **QUIET)
+        self.held.close()
 
 
 @contextmanager
@@ -151,11 +154,8 @@ def cluster(workers: int):
             "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1",
         })  # fmt: skip
         stack.callback(made.close)
-        port = free_port(made.host)
+        port = stack.enter_context(moto(made.host))
         made.env["AWS_ENDPOINT_URL"] = f"http://{made.host}:{port}"
-        server = subprocess.Popen([BIN / "moto_server", "-H", made.host, "-p", str(port)], **QUIET)
-        stack.callback(server.wait)
-        stack.callback(server.kill)
         made.start()
         for number in range(1, workers + 1):
             made.add(number)

@@ -8,11 +8,11 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from commands import PATIENCE, free_port
+from commands import PATIENCE, reserved_port
 
 PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))  # where Debian installs them
 PASSWORD = "se/cr?t #1"
@@ -25,8 +25,10 @@ def postgres() -> Iterator[int]:
     if initdb is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     user = {"user": "postgres"} if os.getuid() == 0 else {}  # it refuses to run as root
-    folder, port = Path(tempfile.mkdtemp(prefix="ofbnas-postgres-")), free_port()
-    try:
+    folder = Path(tempfile.mkdtemp(prefix="ofbnas-postgres-"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        port = stack.enter_context(reserved_port())
         (folder / "password").write_text(PASSWORD)
         if user:
             shutil.chown(folder, "postgres")
@@ -89,5 +91,3 @@ def postgres() -> Iterator[int]:
                     signal.SIGINT
                 )  # PostgreSQL's fast shutdown, even with open connections
                 server.communicate(timeout=PATIENCE)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

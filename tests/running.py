@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import optuna
+import torch
 import yaml
 from commands import OFBNAS, PATIENCE, processes
 from optuna.storages import JournalStorage
@@ -34,6 +35,8 @@ STUDY = {
     },
 }  # fmt: skip
 LONG = {"search": STUDY["search"] | {"epochs": 40}}
+# However fast the machine is, trials are left when the first has ended.
+ONE_AT_A_TIME = {"max_concurrent": 1}
 # The second trial costs more than the first, so it adds less to the hypervolume, and one of two is
 # promoted.
 ONE_OF_TWO = {
@@ -66,8 +69,25 @@ def rows(out: Path) -> int:
 
 
 def trials(out: Path) -> list[optuna.trial.FrozenTrial]:
-    storage = JournalStorage(JournalFileBackend(str(out / "journal.log")))
+    """Optuna's trials, none while the driver has not recorded its study yet."""
+    journal = out / "journal.log"
+    if not journal.is_file():  # Optuna would create it
+        return []
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    if "small" not in optuna.get_all_study_names(storage):
+        return []
     return optuna.load_study(study_name="small", storage=storage).trials
+
+
+def epochs_searched(out: Path) -> int:
+    """Epochs of the first trial's search in its checkpoint, 0 before there is one.
+
+    A trial waits for the driver to take each report, so the driver has heard of all but the last.
+    """
+    checkpoint = out / "checkpoints" / "trial-00000" / "search.pt"
+    if not checkpoint.is_file():
+        return 0
+    return torch.load(checkpoint, weights_only=True)["epoch"]
 
 
 def finish(file: Path, out: Path, code: int = 0) -> str:

@@ -7,13 +7,17 @@ import hashlib
 import http.client
 import json
 import re
+import subprocess
+import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from commands import PATIENCE
+from commands import PATIENCE, wait
 
 
 class Server(ThreadingHTTPServer):
@@ -147,6 +151,28 @@ class Forward(Handler):
         other.close()
 
     do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
+
+
+@contextmanager
+def moto(host: str = "127.0.0.1") -> Iterator[int]:
+    """The port of moto's server, a stand-in for S3, once it answers."""
+    command = [Path(sys.executable).parent / "moto_server", "-H", host, "-p", "0"]
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as server,
+    ):
+
+        def port() -> int | None:
+            assert server.poll() is None, "moto's server has ended"
+            said.seek(0)
+            found = re.search(r"Running on http://\S+:(\d+)\n", said.read())
+            return found and int(found[1])
+
+        try:
+            wait(port)
+            yield port()
+        finally:
+            server.kill()
 
 
 def forward(port: int) -> Server:

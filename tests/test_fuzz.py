@@ -86,7 +86,6 @@ def fuzz(share: float, **strategies: st.SearchStrategy[Any]) -> Any:
     """A test over a share of all files."""
     examples = settings(
         max_examples=max(1, round(FILES * share)),
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
 

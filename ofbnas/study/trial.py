@@ -92,7 +92,7 @@ def run_trial(
         **_search_columns(values, result),
         **_subnet_columns(subnet, parent, data),
         **_parent_columns(parent, data),
-        device=_device_name(data.device),
+        device=device_name(data.device),
     )
 
     # From here on only the first process measures and writes.
@@ -218,7 +218,7 @@ def _parent_columns(parent: Parent, data: Data) -> dict[str, Any]:
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     """The GPU's name, or the processor's kind."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

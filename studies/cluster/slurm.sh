@@ -35,7 +35,7 @@ export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not inherit it from 
 hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${hosts%%$'\n'*}  # the first line; under pipefail, `| head -n 1` could end the job by SIGPIPE
 ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" python -c 'import ray.util; print(ray.util.get_node_ip_address())')
-address=$ip:$((20000 + SLURM_JOB_ID % 20000))
+address=$ip:$((20000 + SLURM_JOB_ID % 12000))  # Linux gives ports from 32768 on to any process
 temporary=/tmp/ray-$SLURM_JOB_ID
 
 end() {

@@ -50,7 +50,7 @@ def parents(draw) -> tuple[dict[str, str], Sizes]:
     return kinds, sizes
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(parents(), st.data())
 def test_decoding_is_the_inverse_of_encoding(parent, data):
     kinds, full = parent

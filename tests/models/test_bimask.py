@@ -48,13 +48,13 @@ def by_definition(mask: BiMask) -> torch.Tensor:
     return out
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(masks())
 def test_the_mask_is_its_definition(mask):
     torch.testing.assert_close(mask().detach(), by_definition(mask))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(masks())
 def test_the_expected_width_is_the_sum_of_v(mask):
     units, groups = mask.expected_size()
@@ -64,7 +64,7 @@ def test_the_expected_width_is_the_sum_of_v(mask):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(masks())
 def test_kept_units_are_the_most_important_in_their_old_order(mask):
     kept = mask.kept()

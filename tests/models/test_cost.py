@@ -24,7 +24,7 @@ def counted(model) -> int:
     return counter.get_total_flops() // 2
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.data())
 def test_any_architecture_costs_what_is_counted(data):
     model = make()

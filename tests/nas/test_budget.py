@@ -60,7 +60,7 @@ def brute_force(cost, sizes, scores, window):
     return max(inside, default=None)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(problems())
 def test_the_choice_is_the_best_in_the_window(problem):
     cost, sizes, scores, window = problem
@@ -76,7 +76,7 @@ def test_the_choice_is_the_best_in_the_window(problem):
         assert sum(score[i] for score, i in zip(scores, picks, strict=True)) == pytest.approx(best)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(problems())
 def test_an_empty_window_is_lowered_to_the_nearest_cost(problem):
     cost, sizes, _, window = problem
@@ -120,7 +120,7 @@ def chains(draw):
     return posed(draw, cost, sizes)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(chains())
 def test_the_choice_along_a_chain_is_the_best_in_the_window(problem):
     cost, sizes, scores, window = problem

@@ -172,4 +172,4 @@ def test_a_job_on_slurm_brings_up_ray_and_runs_the_study_until_its_time_is_over(
         "--set", "seed=1",
     ]  # fmt: skip
     assert (tmp_path / "scontrol").read_text().split() == ["requeue", slurm["SLURM_JOB_ID"]]
-    assert not processes(f"/tmp/ray-{slurm['SLURM_JOB_ID']}"), "no Ray is left"
+    wait(lambda: not processes(f"/tmp/ray-{slurm['SLURM_JOB_ID']}"))  # no Ray is left

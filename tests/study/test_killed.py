@@ -11,7 +11,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from commands import PATIENCE, ofbnas, processes, wait
-from running import LONG, ONE_OF_TWO, STUDY, finish, kill_everything, rows, start, trials, write
+from running import (
+    LONG,
+    ONE_AT_A_TIME,
+    ONE_OF_TWO,
+    STUDY,
+    epochs_searched,
+    finish,
+    kill_everything,
+    rows,
+    start,
+    trials,
+    write,
+)
 
 from ofbnas.config.study_file import load_study
 from ofbnas.table.store import read_table
@@ -28,10 +40,9 @@ def finished(tmp_path_factory) -> tuple[Path, Path]:
 
 
 def test_a_killed_study_resumes_where_it_stopped(tmp_path):
-    file, out = write(tmp_path, **LONG), tmp_path / "out"
-    study = start(file, out)
-    wait(lambda: rows(out) >= 1)
-    wait(lambda: any(t.state.name == "RUNNING" for t in trials(out)))
+    out = tmp_path / "out"
+    study = start(write(tmp_path, **LONG, resources=ONE_AT_A_TIME), out)
+    wait(lambda: rows(out) >= 1 and len(trials(out)) > 1)
     kill_everything(study)
     done = {
         p: (p.stat().st_mtime_ns, p.stat().st_ino)
@@ -41,7 +52,7 @@ def test_a_killed_study_resumes_where_it_stopped(tmp_path):
     left = trials(out)
     assert 1 <= len(done) < 3 and any(t.state.name == "RUNNING" for t in left)
 
-    finish(file, out)
+    finish(write(tmp_path, **LONG), out)
     assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in done} == done, (
         "finished trials were not run again"
     )
@@ -114,7 +125,7 @@ def test_damaged_files_are_set_aside_and_their_trials_run_again(finished, tmp_pa
 
 
 def test_a_study_has_one_driver_and_resumes_after_ctrl_c(tmp_path):
-    file, out = write(tmp_path, **LONG), tmp_path / "out"
+    file, out = write(tmp_path, **LONG, resources=ONE_AT_A_TIME), tmp_path / "out"
     study = start(file, out)
     wait(lambda: (out / "journal.log").is_file())
     refused = ofbnas("study", "run", file, "--output", out)
@@ -124,13 +135,13 @@ def test_a_study_has_one_driver_and_resumes_after_ctrl_c(tmp_path):
     _, err = study.communicate(timeout=PATIENCE)
     assert study.returncode == 130
     assert "the same command resumes" in err and "Traceback" not in err
-    finish(file, out)
+    finish(write(tmp_path, **LONG), out)
     assert [t.state.name for t in trials(out)] == ["COMPLETE"] * 3
 
 
 @pytest.mark.parametrize("max_failures", [0, 2], ids=["fails", "starts again"])
 def test_a_trial_whose_process_is_killed_is_started_again_or_fails(tmp_path, max_failures):
-    resources = {"max_concurrent": 1, "max_failures": max_failures}
+    resources = ONE_AT_A_TIME | {"max_failures": max_failures}
     file = write(
         tmp_path, **LONG | {"sweep": STUDY["sweep"] | {"n_trials": 2}, "resources": resources}
     )
@@ -148,13 +159,13 @@ def test_a_trial_whose_process_is_killed_is_started_again_or_fails(tmp_path, max
 
 
 def test_a_trial_that_stalls_is_restarted_and_then_fails_and_the_study_continues(tmp_path):
-    limits = {"max_concurrent": 1, "max_failures": 1, "stall_factor": 2, "stall_floor": 15}
+    limits = ONE_AT_A_TIME | {"max_failures": 1, "stall_factor": 2, "stall_floor": 15}
     file = write(
         tmp_path, **LONG | {"sweep": STUDY["sweep"] | {"n_trials": 2}, "resources": limits}
     )
     out, stopped = tmp_path / "out", set()
     study = start(file, out)
-    wait(lambda: (out / "checkpoints" / "trial-00000" / "search.pt").is_file())
+    wait(lambda: epochs_searched(out) > 1)  # without any epoch, the driver could not compare
     for _ in range(2):
         wait(lambda: (out / "study.log").read_text().count("trial 0 runs on") > len(stopped))
         (worker,) = set(processes("ray::ImplicitFunc", study.pid)) - stopped
@@ -170,7 +181,7 @@ def test_a_trial_that_stalls_is_restarted_and_then_fails_and_the_study_continues
 
 
 def test_trials_of_two_workers_survive_the_loss_of_one_and_are_stopped_early(tmp_path):
-    resources = {"cpus_per_trial": 2, "workers_per_trial": 2, "max_concurrent": 1}
+    resources = ONE_AT_A_TIME | {"cpus_per_trial": 2, "workers_per_trial": 2}
     file = write(tmp_path, **ONE_OF_TWO, resources=resources)
     assert finish_when_killed(file, tmp_path / "out", "ray::_Rank")["status"].tolist() == [
         "complete",
@@ -184,7 +195,7 @@ def test_trials_of_two_workers_survive_the_loss_of_one_and_are_stopped_early(tmp
 def finish_when_killed(file: Path, out: Path, worker: str) -> pd.DataFrame:
     """The table of a study after processes of its first trial were killed."""
     study = start(file, out)
-    wait(lambda: (out / "checkpoints" / "trial-00000" / "search.pt").is_file())
+    wait(lambda: epochs_searched(out) > 0)
     for pid in processes(worker, study.pid):
         os.kill(pid, signal.SIGKILL)
     _, err = study.communicate(timeout=PATIENCE)

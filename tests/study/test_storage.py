@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import optuna
 import pytest
-from commands import free_port, wait
+from commands import reserved_port, wait
 from conftest import DIGITS
 from postgres import PASSWORD, postgres
 from rows import write_row
@@ -89,17 +89,16 @@ def test_the_dashboard_opens_each_storage(storage, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     run(config(storage=storage), folder, 3)
-    port = free_port()
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = [
-        shutil.which("optuna-dashboard", path=paths),
-        storage or folder / "journal.log",
-        "--port",
-        str(port),
-    ]
-    with subprocess.Popen(
-        [*command, "--host", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as server:
+        shutil.which("optuna-dashboard", path=paths), storage or folder / "journal.log", "--host", "127.0.0.1",
+    ]  # fmt: skip
+    with (
+        reserved_port() as port,
+        subprocess.Popen(
+            [*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as server,
+    ):
         try:
             studies = None
             while studies is None:

@@ -40,7 +40,7 @@ def both(a, b):
     return groups, pair
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(points, points)
 def test_indicators_are_those_of_their_definitions(a, b):
     _, pair = both(a, b)
@@ -59,7 +59,7 @@ def test_indicators_are_those_of_their_definitions(a, b):
         assert pair.igd_plus[place] == pytest.approx(np.mean(away))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(points, points)
 def test_the_ranges_of_cost_are_where_more_is_attained(a, b):
     _, pair = both(a, b)
@@ -73,7 +73,7 @@ def test_the_ranges_of_cost_are_where_more_is_attained(a, b):
             assert any(low <= cost < high for low, high in ranges) == ahead
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(points, min_size=2, max_size=4), st.lists(points, min_size=2, max_size=4))
 def test_attainment_over_seeds_is_what_counting_gives(a, b):
     sides = [pd.concat([frame(run, seed=100 * i) for i, run in enumerate(runs)]) for runs in (a, b)]

@@ -6,14 +6,13 @@ S3 is moto's server and the Hub is `servers.HubApi`, stand-ins on this machine.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import servers
+from commands import wait
 from sharing import is_the_study, kill_when_stalled, refused, table
 
 from ofbnas.table.sharing.manifest import entry_of
@@ -29,19 +28,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def moto():
-    """The port of a stand-in for S3: moto's server."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [Path(sys.executable).parent / "moto_server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        for _ in range(600):
-            with socket.socket() as tried:
-                if tried.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
+    """The port of a stand-in for S3."""
+    with servers.moto() as port:
         yield port
-        server.kill()
 
 
 @pytest.fixture
@@ -183,6 +172,7 @@ def test_a_killed_push_to_the_hub_resumes(hub, small_study, tmp_path):
     kill_when_stalled(hub, "push", small_study, address, env=hub.env)
     sent = {path for method, path, _ in hub.log if method == "PUT"}
     assert len(sent) == 3, "the weights of the front are there"
+    wait(lambda: hub.commits)  # the server goes on with what it had received
     hub.repos["some-one/small"].clear()  # as if the commit had never arrived
     hub.log.clear()
     table("push", small_study, address, env=hub.env)

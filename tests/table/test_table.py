@@ -186,7 +186,7 @@ def frame(pairs) -> pd.DataFrame:
     ).astype({"gmacs": float, "top1": float})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(points)
 def test_the_front_is_that_of_brute_force_in_any_order(pairs):
     expected = sorted(
@@ -197,7 +197,7 @@ def test_the_front_is_that_of_brute_force_in_any_order(pairs):
         assert list(zip(best["gmacs"], best["top1"], strict=True)) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(points)
 def test_the_hypervolume_is_the_area_that_is_dominated(pairs):
     cells = sum(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ofbnas.errors import DiskFullError, FolderLostError, TransferError, causes
+from ofbnas.errors import DiskBudgetError, DiskFullError, FolderLostError, TransferError, causes
 from ofbnas.study.cluster.shared_storage import SharedStorage
 from ofbnas.study.cluster.tune_import import tune
 
@@ -97,7 +97,7 @@ class EarlyEnd(tune.Stopper):  # type: ignore[misc]  # ray has no types
         if size_gb >= self.limit_gb:
             allowed = f"the {self.limit_gb:g} GB that resources.disk_gb allows"
             message = f"it holds {size_gb:.3g} GB of {allowed}; raise it, or make room"
-            self.say(DiskFullError(message))
+            self.say(DiskBudgetError(message))
 
     def is_gone(self) -> bool:
         """Whether the study's folder is gone, which ends the study."""
@@ -120,12 +120,16 @@ class EarlyEnd(tune.Stopper):  # type: ignore[misc]  # ray has no types
     def check(self, done: int, wanted: int) -> None:
         """Raise the reason for which the study ended, if there is one.
 
+        A study that has all its trials needs no more room, so its disk budget is no reason.
+
         Raises:
-            DiskFullError: A disk is full.
+            DiskFullError: A disk is full, or the disk budget is used up.
             FolderLostError: The study's folder is gone.
             TransferError: The shared storage is lost.
         """
         if self.why is None:
+            return
+        if isinstance(self.why, DiskBudgetError) and done >= wanted:
             return
         remedy = "the same command resumes"
         if isinstance(self.why, FolderLostError):
