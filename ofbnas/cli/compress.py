@@ -36,15 +36,17 @@ def compress(
 
     Sizes are measured, chosen together, and cut in steps; after each step, the remaining layers are
     solved in closed form. It needs training images, but not their labels. Each budget adds a row to
-    the folder's table.
+    the folder's table; a lower budget goes on from the network of the next higher one. The same
+    command resumes what was stopped.
 
     Example: ofbnas compress studies/digits.yaml --budget 0.5,0.35
 
     To fine-tune the result, run `ofbnas search` with --set search.epochs=0 on a study that has
     a finetune section.
     """
-    from ofbnas.cli.single import print_rows, run_searches
+    from ofbnas.cli.single import print_rows, started
     from ofbnas.config.study_file import load_study
+    from ofbnas.study.chain import run_chain
 
     shares = _shares(budget)
     config = load_study(study, settings or ())
@@ -54,8 +56,9 @@ def compress(
         )
         for share in shares
     ]
-    rows = run_searches(configs, output or Path("runs") / f"{config.name}-compress")
-    if rows:
+    folder = output or Path("runs") / f"{config.name}-compress"
+    with started(configs[0]) as start:
+        rows = run_chain(configs, folder, *start)
         print_rows(rows, as_json=as_json)
 
 
@@ -63,7 +66,7 @@ def _shares(text: str) -> list[float]:
     """The numbers of a list with commas.
 
     Raises:
-        InputError: Something in it is not a share.
+        InputError: Something in it is not a share, or is there twice.
 
     >>> _shares("0.5, 0.25")
     [0.5, 0.25]
@@ -76,4 +79,6 @@ def _shares(text: str) -> list[float]:
         raise InputError(
             f"--budget is {text[:80]!r}, expected shares above 0 and at most 1 such as 0.5,0.35"
         )
+    if len(set(shares)) < len(shares):
+        raise InputError(f"--budget is {text[:80]!r}, expected each share once")
     return shares

@@ -243,6 +243,7 @@ def test_one_search_runs_without_ray(tmp_path):
 
 WRONG = {
     "no share": (["compress", DIGITS, "--budget", "0.5,half"], "--budget is '0.5,half', expected shares"),
+    "share given twice": (["compress", DIGITS, "--budget", "0.5,0.50"], "expected each share once"),
     "share above 1": (["compress", DIGITS, "--budget", "1.5"], "--budget is '1.5', expected shares"),
     "unknown key": (["study", "run", "epocs.yaml"], "unknown key search.epocs; did you mean epochs?"),
     "broken YAML": (["study", "run", "broken.yaml"], "not valid YAML"),
