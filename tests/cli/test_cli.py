@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import yaml
 from commands import ofbnas, process
-from conftest import DIGITS, ROOT
+from conftest import DIGITS, KWARGS, NAME, ROOT, make
 from running import STUDY
 
 
@@ -224,6 +225,19 @@ def test_a_parent_is_compressed_to_several_budgets_without_training(tmp_path):
     assert all(row["arch_id"] in listed for row in rows)
 
 
+def test_a_model_is_compressed_without_a_study(tmp_path):
+    timm.models.save_for_hf(make(), str(tmp_path / "model"), model_args=KWARGS)
+    done = ofbnas(
+        "compress", f"local-dir:{tmp_path / 'model'}", "--data", "digits", "--budget", "0.8",
+        "--output", tmp_path / "out", "--json", "--set", "search.compensation.images=128",
+        "--set", "search.training_free.scoring_images=128",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert row["model"] == NAME and json.loads(row["model_kwargs"])["depth"] == KWARGS["depth"]
+    assert 0 < row["gmacs"] / row["parent_gmacs"] <= 0.8 and row["dataset"] == "digits"
+
+
 def test_one_search_runs_without_ray(tmp_path):
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(STUDY))
     for trial in (0, 1):
@@ -244,6 +258,15 @@ def test_one_search_runs_without_ray(tmp_path):
 WRONG = {
     "no share": (["compress", DIGITS, "--budget", "0.5,half"], "--budget is '0.5,half', expected shares"),
     "share given twice": (["compress", DIGITS, "--budget", "0.5,0.50"], "expected each share once"),
+    "neither study nor model": (["compress", "studies/digits"], "neither a study's .yaml file nor a model"),
+    "model without data": (["compress", "deit_tiny_patch16_224"], "give --data DIR, or --data NAME such as digits"),
+    "no images": (["compress", "deit_tiny_patch16_224", "--data", "nowhere"], "--data nowhere: no such folder"),
+    "folder without a model": (["compress", "local-dir:.", "--data", "digits"], "has no config.json"),
+    "classes of other weights": (["compress", "deit_tiny_patch16_224", "--data", ".", "--num-classes", "7"],
+                                 "are for 1000 classes"),
+    "model with images of another size": (["compress", "deit_tiny_patch16_224", "--data", "digits",
+                                           "--checkpoint", "none.safetensors"], "set model.kwargs"),
+    "data of a study": (["compress", DIGITS, "--data", "digits"], "a study says its data and weights itself"),
     "share above 1": (["compress", DIGITS, "--budget", "1.5"], "--budget is '1.5', expected shares"),
     "unknown key": (["study", "run", "epocs.yaml"], "unknown key search.epocs; did you mean epochs?"),
     "broken YAML": (["study", "run", "broken.yaml"], "not valid YAML"),
