@@ -13,7 +13,8 @@ from ofbnas import parallel
 from ofbnas.config import StudyConfig
 from ofbnas.nas.search import compress
 from ofbnas.study.clock import Clock
-from ofbnas.study.trial import CHECKPOINTS, Stages, base_row, parent_with, remove_checkpoints
+from ofbnas.study.parent import parent_with
+from ofbnas.study.trial import CHECKPOINTS, Stages, base_row, remove_checkpoints
 from ofbnas.table.columns import Row
 from ofbnas.table.store import next_trial, read_row
 from ofbnas.training.checkpoint import StaleCheckpointError, load_checkpoint, save_checkpoint

@@ -24,7 +24,7 @@ from ofbnas.models.subnet import Subnet
 from ofbnas.nas.search import SearchResult, search
 from ofbnas.parallel import shard
 from ofbnas.study.clock import Clock
-from ofbnas.study.parent import Parent, data_record, teacher_of, untrained_parent
+from ofbnas.study.parent import Parent, data_record, parent_with, teacher_of
 from ofbnas.study.provenance import git_commit, versions
 from ofbnas.study.saved_subnet import save_subnet
 from ofbnas.table import store
@@ -86,13 +86,6 @@ def run_trial(
     if shard().rank == 0:
         drop_checkpoints(folder, trial)
     return row
-
-
-def parent_with(config: StudyConfig, state: Mapping[str, Tensor], device: torch.device) -> Parent:
-    """A study's parent with given tensors, on a device."""
-    parent = untrained_parent(config)
-    parent.model.load_state_dict(state)
-    return replace(parent, model=parent.model.to(device).eval())
 
 
 @dataclass(frozen=True)

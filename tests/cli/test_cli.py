@@ -177,6 +177,26 @@ def test_a_study_is_planned_with_its_rungs():
     assert "stopped" not in ok(*asked[:3])
 
 
+def test_a_plan_measures_the_front_that_a_study_would_begin_from(tmp_path):
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(STUDY))
+    cheap = ["search.compensation.images=128", "search.training_free.scoring_images=128"]
+    cheap += ["search_space={mlp: [32, 64, 128], heads: [1, 2]}"]
+    cheap += ["sweep.params={search.budget.gmacs_share: {choices: [0.8, 0.6]}}"]
+    asked = [
+        "study",
+        "plan",
+        file,
+        "--measure",
+        *(word for one in cheap for word in ("--set", one)),
+    ]
+    *found, parent = json.loads(ok(*asked, "--json"))["measured"]
+    for point, share in zip(found, (0.6, 0.8), strict=True):
+        assert point["gmacs"] <= share * parent["gmacs"] and point["params"] < parent["params"]
+        assert 0 < point["val_top1"] <= 100 and point["seconds"] > 0
+    assert not list(tmp_path.glob("runs")), "nothing is written beside the cached parent"
+
+
 def test_the_space_of_a_study_is_shown():
     found = json.loads(ok("space", "show", DIGITS, "--json"))
     assert (
