@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ofbnas.config import BudgetConfig, SearchConfig
+from ofbnas.errors import InputError
 from ofbnas.models.architecture import Architecture
 from ofbnas.models.axes import Axis
 from ofbnas.models.axes import axes as axes_of
@@ -20,6 +21,7 @@ from ofbnas.nas.run import SearchRun
 from ofbnas.nas.training_free import TrainingFreeSearch
 from ofbnas.training.data import Data
 from ofbnas.training.events import Callback
+from ofbnas.training.features import has_classifier
 from ofbnas.training.loop import train
 from ofbnas.training.teacher import Teacher
 
@@ -83,7 +85,8 @@ def search(
         rungs: Epochs, from 1, after which the search is measured for `Callback.on_rung`.
 
     Raises:
-        InputError: The model cannot be searched, or the budget is out of reach.
+        InputError: The model cannot be searched or, without a classifier, trained; or the budget is
+            out of reach.
         NotFiniteError: A loss became NaN or infinite.
     """
     searched = list(axes_of(model) if axes is None else axes)
@@ -101,6 +104,11 @@ def search(
         )
         ((_, result),) = found
         return result
+    if not has_classifier(model):
+        raise InputError(
+            f"{name} has no classifier (num_classes 0), so labels cannot train it; set search.epochs "
+            "to 0, which compresses it without training"
+        )
     run = SearchRun(model, data, config, searched, seed, teacher)
     train(run, callbacks=callbacks, checkpoint=checkpoint, rungs=rungs)
     constraint = run.constraint

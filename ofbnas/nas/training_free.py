@@ -26,6 +26,7 @@ from ofbnas.models.axes import Axis
 from ofbnas.models.cost import sizes_of
 from ofbnas.models.supernet import with_tensors
 from ofbnas.nas.budget import budget_of, choose, option_sizes, window_below
+from ofbnas.nas.comparison import comparison_with, fisher_batches
 from ofbnas.nas.compensation import Cut, compensate_
 from ofbnas.nas.dynamic import Floats, Ints
 from ofbnas.nas.history import axes_record
@@ -37,7 +38,6 @@ from ofbnas.training.checkpoint import load_checkpoint, save_checkpoint
 from ofbnas.training.data import Data, Epoch
 from ofbnas.training.events import Callback
 
-SALIENCY_BATCH_SIZE = 8  # images whose gradients are summed before they are squared
 LABELS_STREAM = 2  # of random numbers, for the labels that saliency draws
 
 
@@ -88,7 +88,7 @@ class TrainingFreeSearch:
         num_images = max(self.compensation.images, self.config.scoring_images)
         self.images = first_images(data, num_images, seed)
         self.scoring_images = self.images[: max(1, self.config.scoring_images // BATCH_SIZE)]
-        self.parent_outputs = [_log_probabilities(model, images) for images in self.scoring_images]
+        self.comparison = comparison_with(model, self.scoring_images)
 
     def run(
         self, callbacks: Sequence[Callback] = (), checkpoint: Path | None = None
@@ -187,33 +187,22 @@ class TrainingFreeSearch:
         network = before.cut(kept)
         cut = Cut(self.parent.model, self.parent.axes, network.model, network.axes, network.units)
         compensate_(cut, lambda: self.images, self.compensation.ridge)
-        divergence = self._divergence(network.model)
+        divergence = self.comparison.divergence(network.model)
         self.history.append(self._record(before, network, step, divergence))
         return network
 
     def _saliency(self, network: Network, step: int) -> dict[str, Tensor]:
-        """How much each unit matters to what the network says: no labels are needed.
-
-        Labels are drawn from the network's own probabilities, so the squared gradients are its
-        Fisher information.
-        """
+        """How much each unit matters to what the network says, by its Fisher information."""
         generator = Epoch(self.seed, step, LABELS_STREAM).generator(rank=parallel.shard().rank)
-
-        def labelled() -> Iterator[tuple[Tensor, Tensor]]:
-            for images in self.scoring_images:
-                for part in images.split(SALIENCY_BATCH_SIZE):
-                    with torch.no_grad():
-                        probabilities = network.model(part).softmax(1).cpu()
-                    labels = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
-                    yield part, labels.to(part.device)
-
-        return taylor(network.model, network.axes, labelled())
+        draw = self.comparison.draw
+        batches = fisher_batches(network.model, self.scoring_images, draw, generator)
+        return taylor(network.model, network.axes, batches, self.comparison.loss)
 
     def _scores(
         self, network: Network, sizes: Sequence[Ints], saliency: Mapping[str, Tensor]
     ) -> list[Floats]:
         """For each axis, minus what each of its options alone adds to the divergence, [options]."""
-        present = self._divergence(network.model)
+        present = self.comparison.divergence(network.model)
         moments = input_moments(network.model, network.axes, self.scoring_images)
         scores = []
         for axis, options in zip(network.axes, sizes, strict=True):
@@ -224,21 +213,11 @@ class TrainingFreeSearch:
                     continue
                 kept = best_units(saliency[axis.name], axis.size, (groups, channels))
                 tensors = stand_in(network.model, axis, kept, moments, self.compensation.ridge)
-                divergence = self._divergence(network.cut({axis.name: kept}, tensors).model)
+                cut = network.cut({axis.name: kept}, tensors)
+                divergence = self.comparison.divergence(cut.model)
                 losses.append(max(0.0, divergence - present))
             scores.append(-np.array(losses))
         return scores
-
-    def _divergence(self, model: nn.Module) -> float:
-        """Mean Kullback-Leibler divergence of a model's outputs from the parent's."""
-        divergence = torch.zeros((), device=self.device)
-        num_images = 0
-        for images, expected in zip(self.scoring_images, self.parent_outputs, strict=True):
-            outputs = _log_probabilities(model, images)
-            divergence += nn.functional.kl_div(outputs, expected, reduction="sum", log_target=True)
-            num_images += len(images)
-        parallel.average_([divergence])
-        return float(divergence) / num_images
 
     def _record(
         self, before: Network, after: Network, step: int, divergence: float
@@ -270,9 +249,3 @@ def _options_left(axis: Axis) -> Ints:
     options = option_sizes([axis])[0]
     left: Ints = options[(options <= axis.size).all(1)]
     return left
-
-
-@torch.no_grad()
-def _log_probabilities(model: nn.Module, images: Tensor) -> Tensor:
-    logits: Tensor = model(images)
-    return logits.log_softmax(1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import timm
 import torch
-from conftest import KWARGS, NAME, SPACE
+from conftest import KWARGS, NAME, SPACE, make
 from test_search import full
 
 from ofbnas.config import SearchConfig, TrainConfig
@@ -19,6 +20,7 @@ from ofbnas.nas.search import compress as compress_to
 from ofbnas.training.data import load_data
 from ofbnas.training.evaluation import evaluate
 from ofbnas.training.events import Callback
+from ofbnas.training.features import knn_top1, linear_cka
 from ofbnas.training.plain import fit
 
 
@@ -164,3 +166,20 @@ def test_an_interrupted_chain_goes_on_below_what_it_has_found(model, data, tmp_p
         chain(model, data, [0.75, 0.5], checkpoint=file, callbacks=[StopAfter(2)])
     ((number, resumed),) = chain(model, data, [0.75, 0.5], checkpoint=file)
     assert number == 1 and same(resumed, whole)
+
+
+def test_a_model_without_a_classifier_keeps_its_features(trained):
+    model, data = copy.deepcopy(trained[0]), trained[1]
+    model.reset_classifier(0)
+    same_width = compress(model, data, config(0.65), axes=axes(model, FEW)).subnet.model
+    assert linear_cka(same_width, model, data.test) > 0.95
+
+    narrow = compress(model, data).subnet.model
+    assert narrow.num_features < model.num_features, "features of other widths are compared"
+    parent = knn_top1(model, data.val, data.test)
+    assert knn_top1(narrow, data.val, data.test) > parent - 10
+
+
+def test_a_model_without_a_classifier_is_not_trained_on_labels(data):
+    with pytest.raises(InputError, match="no classifier"):
+        compress(make(num_classes=0), data, SearchConfig(epochs=1, budget={"gmacs_share": 0.6}))
