@@ -16,7 +16,7 @@ from typing import Any
 import timm
 import torch
 from timm.data import resolve_data_config
-from torch import nn
+from torch import Tensor, nn
 
 from ofbnas.config import (
     DataConfig,
@@ -131,6 +131,13 @@ def trained_parent(config: StudyConfig, data: Data, callbacks: Sequence[Callback
         parent.model, data, config.pretrain, seed=config.seed, file=file, callbacks=callbacks
     )
     return replace(parent, model=parent.model.cpu().eval())
+
+
+def parent_with(config: StudyConfig, state: Mapping[str, Tensor], device: torch.device) -> Parent:
+    """A study's parent with given tensors, on a device."""
+    parent = untrained_parent(config)
+    parent.model.load_state_dict(state)
+    return replace(parent, model=parent.model.to(device).eval())
 
 
 def check_weights(config: StudyConfig) -> Parent:
