@@ -41,6 +41,8 @@ class RangeConfig(Section):
     """Largest share."""
     step: ShareAbove0
     """Distance between shares."""
+    multiple_of: Size = 1
+    """Round sizes to multiples of this, at least to one; the parent's own size stays as it is."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -169,6 +169,11 @@ FIELDS = [
     ),
     ("search_space", "{embed: {low: 0.5, step: 1.0e-320}}", "embed gives .* sizes"),
     (
+        "search_space",
+        "{mlp: {low: 0.5, step: 0.25, multiple_of: 0}}",
+        "search_space.mlp.multiple_of is 0: .*greater than 0",
+    ),
+    (
         "objectives",
         "[{metric: top1, direction: maximize}, {metric: top1, direction: minimize}]",
         "objectives has top1 twice; give each column once",

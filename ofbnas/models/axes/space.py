@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,8 @@ class Shares:
         low: Smallest share, above 0.
         high: Largest share, at most 1.
         step: Distance between shares.
+        multiple_of: What sizes are rounded to multiples of, as processors compute some widths
+            faster than others. The model's own size stays as it is.
 
     Raises:
         InputError: They are not shares, or there are too many of them.
@@ -28,11 +31,14 @@ class Shares:
     low: float
     high: float
     step: float
+    multiple_of: int = 1
 
     def __post_init__(self) -> None:
         ordered = 0 < self.low <= self.high <= 1
-        if not (ordered and self.step > 0):
-            raise InputError(f"{self}: expected 0 < low <= high <= 1 and a step above 0")
+        if not (ordered and self.step > 0 and self.multiple_of >= 1):
+            raise InputError(
+                f"{self}: expected 0 < low <= high <= 1, a step above 0 and multiple_of from 1"
+            )
         num_options = count(self.low, self.high, self.step)
         if num_options > MAX_OPTIONS:
             raise InputError(
@@ -40,15 +46,28 @@ class Shares:
                 "use a larger step"
             )
 
-    def of(self, size: int) -> tuple[int, ...]:
-        """The sizes these shares of `size` give, rounded to whole numbers, each once.
+    def of(self, size: int, unit: int = 1) -> tuple[int, ...]:
+        """The sizes these shares of `size` give, rounded to whole numbers or multiples, each once.
+
+        Args:
+            size: The model's own size.
+            unit: How many channels one of it is, where `multiple_of` counts these.
 
         >>> Shares(low=0.5, high=1, step=0.125).of(12)
         (6, 8, 9, 10, 12)
+        >>> Shares(low=0.25, high=1, step=0.25, multiple_of=16).of(100)
+        (32, 48, 80, 100)
         """
-        shares = spaced(self.low, self.high, self.step)
-        rounded = [round(share * size) for share in shares]
-        sizes = {max(1, number) for number in rounded}  # an axis keeps at least one unit
+        multiple = self.multiple_of // math.gcd(self.multiple_of, unit)
+        least = min(multiple, size)  # an axis keeps at least one unit
+        most = max(least, size - size % multiple)
+        sizes: set[int] = set()
+        for share in spaced(self.low, self.high, self.step):
+            if math.isclose(share, 1):
+                sizes.add(size)
+                continue
+            rounded = multiple * round(share * size / multiple)
+            sizes.add(min(max(least, rounded), most))
         return tuple(sorted(sizes))
 
 
@@ -124,13 +143,13 @@ def _sizes(
         space: The search space.
         key: Key of the space.
         size: The model's own size.
-        unit: What explicit sizes are multiples of; the sizes returned count in it.
+        unit: What explicit sizes are multiples of, in channels; the sizes returned count in it.
     """
     choice = space.get(key)
     if choice is None:
         return (size,)
     if isinstance(choice, Shares):
-        return choice.of(size)
+        return choice.of(size, unit)
     if len(choice) > MAX_OPTIONS:
         raise InputError(
             f"search space gives {key} {len(choice):,} sizes, expected at most {MAX_OPTIONS:,}"
