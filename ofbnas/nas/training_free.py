@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from ofbnas import parallel
 from ofbnas.config import SearchConfig
-from ofbnas.models.axes import Axis
+from ofbnas.models.axes import Axis, at_sizes
 from ofbnas.models.cost import sizes_of
-from ofbnas.models.supernet import with_tensors
+from ofbnas.models.shrink import with_tensors
 from ofbnas.nas.budget import budget_of, choose, option_sizes, window_below
 from ofbnas.nas.compensation import Cut, compensate_
 from ofbnas.nas.dynamic import Floats, Ints
@@ -119,7 +119,7 @@ class TrainingFreeSearch:
         units: Mapping[str, Tensor],
     ) -> Network:
         """The network of a checkpoint."""
-        axes = [axis.resized(sizes[axis.name]) for axis in self.parent.axes]
+        axes = at_sizes(self.parent.axes, sizes)
         model = with_tensors(self.parent.model, axes, tensors)
         return Network(model.eval(), axes, {name: kept.cpu() for name, kept in units.items()})
 
