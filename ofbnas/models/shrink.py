@@ -87,8 +87,10 @@ def take_slices(
         power: As for `take`.
     """
     taken = tensor.index_select(dim, kept_slices(binding, axis, units))
+    if binding.query is None:
+        return taken
     query_scale = (units.shape[1] / axis.size[1]) ** (power / 2)
-    if binding.query is not None and query_scale != 1:
+    if query_scale != 1:
         num_units = units.numel()
         queries = taken.narrow(dim, binding.query * num_units, num_units)
         queries.mul_(query_scale)  # in place, in the copy that index_select made

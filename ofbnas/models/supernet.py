@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -133,8 +134,10 @@ class Supernet(nn.Module):
         axes = list(self.axes)
         for index, axis in enumerate(axes):
             if axis.name in masks:
-                importance = Binding(f"masks.{axis.name}.importance", 0)
-                axes[index] = axis.binding_also(importance)
+                mask = f"masks.{axis.name}"
+                importance = Binding(f"{mask}.importance", 0)
+                bound = axis.binding_also(importance)
+                axes[index] = replace(bound, branch=(*axis.branch, mask))
         if self.pmim is not None:
             embeddings = [index for index, axis in enumerate(axes) if axis.kind == "embed"]
             first = embeddings[0]

@@ -185,7 +185,10 @@ class TrainingFreeSearch:
                     continue
                 kept = best_units(saliency[axis.name], axis.size, (groups, channels))
                 tensors = stand_in(network.model, axis, kept, moments, self.compensation.ridge)
-                divergence = self._divergence(network.cut({axis.name: kept}, tensors).model)
+                # Layers before a branch that goes can add its mean instead: it is left in place
+                # with its mean alone.
+                removed = {axis.name: kept} if len(kept) else {}
+                divergence = self._divergence(network.cut(removed, tensors).model)
                 losses.append(max(0.0, divergence - present))
             scores.append(-np.array(losses))
         return scores
