@@ -224,6 +224,7 @@ ROWS: dict[str, Row] = {
     "Torch-Pruning, global": torch_pruned("global"),
     "Torch-Pruning, isomorphic": torch_pruned("isomorphic"),
     "the sizes of default": ruled(sizes_of_row("default")),
+    "the sizes of default, compensated": ruled(sizes_of_row("default"), compensated=True),
     "blocks alike, means of default": ruled(alike("default")),
     "the sizes of cut in steps": ruled(sizes_of_row("cut in steps")),
     "blocks alike, means of cut in steps": ruled(alike("cut in steps")),

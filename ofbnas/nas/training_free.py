@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from ofbnas import parallel
 from ofbnas.config import BudgetConfig, SearchConfig
-from ofbnas.models.axes import Axis
+from ofbnas.models.axes import Axis, at_sizes
 from ofbnas.models.cost import sizes_of
-from ofbnas.models.supernet import with_tensors
+from ofbnas.models.shrink import with_tensors
 from ofbnas.nas.budget import budget_of, choose, option_sizes, window_below
 from ofbnas.nas.comparison import comparison_with, fisher_batches
 from ofbnas.nas.compensation import Cut, compensate_
@@ -153,7 +153,7 @@ class TrainingFreeSearch:
         units: Mapping[str, Tensor],
     ) -> Network:
         """The network of a checkpoint."""
-        axes = [axis.resized(sizes[axis.name]) for axis in self.parent.axes]
+        axes = at_sizes(self.parent.axes, sizes)
         model = with_tensors(self.parent.model, axes, tensors)
         return Network(model.eval(), axes, {name: kept.cpu() for name, kept in units.items()})
 
@@ -213,7 +213,10 @@ class TrainingFreeSearch:
                     continue
                 kept = best_units(saliency[axis.name], axis.size, (groups, channels))
                 tensors = stand_in(network.model, axis, kept, moments, self.compensation.ridge)
-                cut = network.cut({axis.name: kept}, tensors)
+                # Layers before a branch that goes can add its mean instead: it is left in place
+                # with its mean alone.
+                removed = {axis.name: kept} if len(kept) else {}
+                cut = network.cut(removed, tensors)
                 divergence = self.comparison.divergence(cut.model)
                 losses.append(max(0.0, divergence - present))
             scores.append(-np.array(losses))

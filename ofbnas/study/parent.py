@@ -104,7 +104,7 @@ def space_of(config: str | SpaceConfig) -> Space:
     space: dict[str, Shares | Sequence[int]] = {}
     for key, choice in config:
         if isinstance(choice, RangeConfig):
-            space[key] = Shares(choice.low, choice.high, choice.step)
+            space[key] = Shares(choice.low, choice.high, choice.step, choice.multiple_of)
         elif choice is not None:
             space[key] = choice
     return space

@@ -45,11 +45,6 @@ def describe_space(model: nn.Module, axes: Sequence[Axis], name: str) -> dict[st
     least = least_sizes(axes)
 
     # The number of architectures may exceed what a float holds, so logarithms are summed.
-    counts = []
-    for axis in axes:
-        groups, channels = axis.options
-        counts.append(len(groups) * len(channels))
-
     return {
         "model": name,
         "gmacs": {
@@ -60,7 +55,7 @@ def describe_space(model: nn.Module, axes: Sequence[Axis], name: str) -> dict[st
             "full": params.of(full),
             "min": params.of(least),
         },
-        "log10_architectures": sum(math.log10(count) for count in counts),
+        "log10_architectures": sum(math.log10(axis.num_options) for axis in axes),
         "axes": [_describe_axis(axis) for axis in axes],
     }
 
