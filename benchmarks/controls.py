@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 import torch_pruning
 from torch import Tensor, nn
 
@@ -30,12 +29,6 @@ from ofbnas.training.data import Data, Epoch
 TRIES = 1_000_000  # of random sizes, before it is said that none lies in the budget
 IDLE = 1e-3  # of the mean saliency of an axis: a unit below is idle
 SHARES = np.linspace(0.01, 1, 397)
-
-
-def whole(model: nn.Module, axes: Sequence[Axis]) -> Network:
-    """The parent as a network with all its units."""
-    units = {axis.name: torch.arange(axis.units).view(axis.size) for axis in axes}
-    return Network(model, list(axes), units)
 
 
 def saliency_of(parent: Network, data: Data, config: SearchConfig, seed: int) -> dict[str, Tensor]:

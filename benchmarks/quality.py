@@ -43,6 +43,7 @@ from ofbnas.models.passes import FeaturesAndOutputs
 from ofbnas.nas.budget import Budget, budget_of
 from ofbnas.nas.compensation import Cut, compensate_
 from ofbnas.nas.images import first_images
+from ofbnas.nas.plain import Network
 from ofbnas.nas.saliency import best_units
 from ofbnas.nas.search import search
 from ofbnas.study.parent import Parent, data_of, teacher_of, trained_parent
@@ -151,7 +152,7 @@ def ruled(rule: Rule, *, compensated: bool = False) -> Row:
     """Sizes by a rule, which may look at the saliency; the most salient units are kept."""
 
     def make(case: Case) -> Made:
-        whole = controls.whole(case.parent.model, case.parent.axes)
+        whole = Network.whole(case.parent.model, case.parent.axes)
         saliency = controls.saliency_of(whole, case.data, case.study.search, case.key.seed)
         network = controls.cut_to(whole, rule(case, saliency), saliency)
         if compensated:
@@ -209,7 +210,7 @@ def alike(row: str) -> Rule:
 # Rows that start from the sizes of others cost what these cost, and their own training on top.
 ROWS: dict[str, Row] = {
     "default": searched(),
-    "default, shrinks compensated": searched("search.compensate=true"),
+    "searched weights": searched("search.decided_weights=searched"),
     "preset reference": searched("search.preset=reference"),
     "cut in steps": in_steps(),
     "cut in steps, untrained": in_steps(untrained=True),
@@ -370,7 +371,7 @@ def print_idle(name: str) -> None:
     """
     parent, data, _ = parent_and_data(name, 1.0)
     study = load_study(study_file(name))
-    whole = controls.whole(parent.model, parent.axes)
+    whole = Network.whole(parent.model, parent.axes)
     saliency = controls.saliency_of(whole, data, study.search, study.seed)
     accuracy = evaluate(parent.model, data.val).top1
     print(f"{name}: validation top-1 {accuracy:.2f}, of which are lost with\n")

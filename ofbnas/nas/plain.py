@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ofbnas.models.axes import Axis, at_sizes
@@ -23,6 +24,12 @@ class Network(NamedTuple):
     model: nn.Module
     axes: list[Axis]
     units: dict[str, Tensor]
+
+    @classmethod
+    def whole(cls, model: nn.Module, axes: Sequence[Axis]) -> Network:
+        """A parent with all of its units."""
+        units = {axis.name: torch.arange(axis.units).view(axis.size) for axis in axes}
+        return cls(model, list(axes), units)
 
     def cut(
         self, kept: Mapping[str, Tensor], tensors: Mapping[str, Tensor] | None = None

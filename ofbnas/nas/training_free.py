@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ofbnas import parallel
@@ -74,8 +73,7 @@ class TrainingFreeSearch:
         self.config = config.training_free
         self.device = data.device
         self.seed = seed
-        units = {axis.name: torch.arange(axis.units).view(axis.size) for axis in axes}
-        self.parent = Network(model, list(axes), units)
+        self.parent = Network.whole(model, axes)
         self.settings = repr((config, seed, [(axis.name, axis.options) for axis in axes], *more))
 
         self.budgets = [budget_of(model, axes, budget) for budget in (config.budget, *more)]
