@@ -49,7 +49,8 @@ def evaluate(
     """Measure the accuracy of a table's network again.
 
     It is printed beside the recorded accuracy. A table says which test images were used, and --data
-    says where they are; a study's folder says both.
+    says where they are; a study's folder says both. Without a classifier, it is the accuracy of
+    nearest neighbours by features.
 
     Example: ofbnas evaluate runs/digits --arch 4f1c
     """
@@ -64,8 +65,9 @@ def evaluate(
     from ofbnas.table.layout import is_study
     from ofbnas.table.query import find, to_records
     from ofbnas.table.store import read_table
-    from ofbnas.training.data import load_test
+    from ofbnas.training.data import load_data, load_test
     from ofbnas.training.evaluation import evaluate as measure
+    from ofbnas.training.features import has_classifier, knn_top1
     from ofbnas.training.latency import latency as measure_latency
 
     collect_as_usual()
@@ -82,21 +84,29 @@ def evaluate(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_subnet(table, row["arch_id"]).to(device)
     size = input_size(model)
-    classes = cast(int, model.num_classes)
+    # A model without a classifier says nothing about the classes of images.
+    classes = row["num_classes"]
+    if has_classifier(model):
+        classes = cast(int, model.num_classes)
     images = _images(table, row, study, data or (), classes)
     _check_images(images, row["arch_id"], classes, size)
 
     settings = data_settings(images, row["model"], {"input_size": size})
-    test = load_test(**settings).to(device)
-    accuracy = measure(model, test)
+    quality: dict[str, float]
+    if has_classifier(model):
+        test = load_test(**settings).to(device)
+        accuracy = measure(model, test)
+        quality = {"top1": accuracy.top1, "top5": accuracy.top5}
+    else:
+        splits = load_data(**settings).to(device)
+        test = splits.test
+        quality = {"knn_top1": knn_top1(model, splits.val, test)}
     result: dict[str, Any] = {
         "arch_id": row["arch_id"],
         "dataset": images.name,
         "images": len(test),
-        "top1": accuracy.top1,
-        "top5": accuracy.top5,
-        "recorded_top1": row["top1"],
-        "recorded_top5": row["top5"],
+        **quality,
+        **{f"recorded_{name}": row[name] for name in quality},
         "params": sum(parameter.numel() for parameter in model.parameters()),
     }
     if latency and study is not None:
