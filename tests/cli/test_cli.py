@@ -181,7 +181,7 @@ def test_a_plan_measures_the_front_that_a_study_would_begin_from(tmp_path):
     file = tmp_path / "small.yaml"
     file.write_text(yaml.safe_dump(STUDY))
     cheap = ["search.compensation.images=128", "search.training_free.scoring_images=128"]
-    cheap += ["search_space={mlp: [32, 64, 128], heads: [1, 2]}"]
+    cheap += ["search_space={mlp: [32, 64, 128], heads: [1, 2]}", "pretrain.epochs=1"]
     cheap += ["sweep.params={search.budget.gmacs_share: {choices: [0.8, 0.6]}}"]
     asked = [
         "study",
