@@ -12,6 +12,8 @@ from ofbnas.cli.output import Json, print_json, print_table
 from ofbnas.cli.process import collect_as_usual
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ofbnas.config import DataConfig, StudyConfig
 
 DATA_FORMS = (
@@ -49,7 +51,8 @@ def evaluate(
     """Measure the accuracy of a table's network again.
 
     It is printed beside the recorded accuracy. A table says which test images were used, and --data
-    says where they are; a study's folder says both.
+    says where they are; a study's folder says both. Without a classifier, it is the accuracy of
+    nearest neighbours by features.
 
     Example: ofbnas evaluate runs/digits --arch 4f1c
     """
@@ -64,8 +67,7 @@ def evaluate(
     from ofbnas.table.layout import is_study
     from ofbnas.table.query import find, to_records
     from ofbnas.table.store import read_table
-    from ofbnas.training.data import load_test
-    from ofbnas.training.evaluation import evaluate as measure
+    from ofbnas.training.features import has_classifier
     from ofbnas.training.latency import latency as measure_latency
 
     collect_as_usual()
@@ -80,23 +82,23 @@ def evaluate(
             "leave it out"
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_subnet(table, row["arch_id"]).to(device)
+    model = load_subnet(table, row["arch_id"])
     size = input_size(model)
-    classes = cast(int, model.num_classes)
+    # A model without a classifier says nothing about the classes of images.
+    classes = row["num_classes"]
+    if has_classifier(model):
+        classes = cast(int, model.num_classes)
     images = _images(table, row, study, data or (), classes)
     _check_images(images, row["arch_id"], classes, size)
 
     settings = data_settings(images, row["model"], {"input_size": size})
-    test = load_test(**settings).to(device)
-    accuracy = measure(model, test)
+    num_images, quality = _measured(model.to(device), settings)
     result: dict[str, Any] = {
         "arch_id": row["arch_id"],
         "dataset": images.name,
-        "images": len(test),
-        "top1": accuracy.top1,
-        "top5": accuracy.top5,
-        "recorded_top1": row["top1"],
-        "recorded_top5": row["top5"],
+        "images": num_images,
+        **quality,
+        **{f"recorded_{name}": row[name] for name in quality},
         "params": sum(parameter.numel() for parameter in model.parameters()),
     }
     if latency and study is not None:
@@ -106,6 +108,26 @@ def evaluate(
         print_json(result)
     else:
         print_table(list(result), [result])
+
+
+def _measured(model: nn.Module, settings: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+    """The number of test images, and a model's quality on them by columns of the table.
+
+    Args:
+        model: In evaluation mode.
+        settings: Arguments of `load_data`.
+    """
+    from ofbnas.training.data import load_data, load_test
+    from ofbnas.training.evaluation import evaluate as measure
+    from ofbnas.training.features import has_classifier, knn_top1
+
+    device = next(model.parameters()).device
+    if has_classifier(model):
+        test = load_test(**settings).to(device)
+        accuracy = measure(model, test)
+        return len(test), {"top1": accuracy.top1, "top5": accuracy.top5}
+    data = load_data(**settings).to(device)
+    return len(data.test), {"knn_top1": knn_top1(model, data.val, data.test)}
 
 
 def _images(

@@ -38,4 +38,4 @@ def print_plan(result: dict[str, Any]) -> None:
     print_table(["", "planned"], rows)
     if "measured" in result:
         say("Without training; the last row is the parent:")
-        print_table(["gmacs", "params", "val_top1", "seconds"], result["measured"])
+        print_table(list(result["measured"][0]), result["measured"])

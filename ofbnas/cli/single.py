@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from ofbnas.training.data import Data
     from ofbnas.training.events import Callback
 
-COLUMNS = ["arch_id", "gmacs", "params", "top1", "val_top1", "parent_top1", "seconds", "weights"]
+COLUMNS = [
+    "arch_id", "gmacs", "params", "top1", "val_top1", "parent_top1", "knn_top1", "parent_knn_top1",
+    "cka", "seconds", "weights",
+]  # fmt: skip
 
 
 class Start(NamedTuple):
@@ -68,7 +71,8 @@ def print_rows(rows: Sequence[Row], *, as_json: bool) -> None:
     # NaN into None.
     records = to_records(pd.DataFrame([row.values() for row in rows]))
     if not as_json:
-        print_table(COLUMNS, records)
+        # A network has accuracies or, without a classifier, the quality of its features.
+        print_table([name for name in COLUMNS if records[0][name] is not None], records)
         return
     for record in records:
         print_json(record)

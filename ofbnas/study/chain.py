@@ -79,11 +79,9 @@ def run_chain(
         stages = Stages(config, parent, data, seed, checkpoints, callbacks)
         rows[trial] = stages.finish(result, row, folder, clock)
 
-    # Rows that were written before the chain was resumed are read.
-    for number in range(len(configs)):
-        trial = first_trial + number
+    for trial in range(first_trial, first_trial + len(configs)):
         row_before = read_row(folder, trial)
-        if trial not in rows and row_before is not None:
+        if trial not in rows and row_before is not None:  # written before the chain was resumed
             rows[trial] = row_before
     if parallel.shard().rank == 0:
         remove_checkpoints(checkpoints)

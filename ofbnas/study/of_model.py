@@ -53,6 +53,8 @@ def study_of_model(
             f"or --data NAME such as {', '.join(SIZES)}"
         )
     given: dict[str, Any] = {"name": model.name, "kwargs": model.kwargs}
+    if model.num_classes == 0:  # it has no classifier, and shall not get one for the data's classes
+        given["kwargs"] = model.kwargs | {"num_classes": 0}
     if checkpoint is not None or model.weights is not None:
         given["checkpoint"] = str((checkpoint or model.weights or Path()).resolve())
     else:
@@ -163,7 +165,7 @@ def _check_classes(model: _Model, num_classes: int | None) -> None:
     Raises:
         InputError: They have one for another number.
     """
-    if num_classes not in (None, model.num_classes):
+    if model.num_classes and num_classes not in (None, model.num_classes):
         raise InputError(
             f"--num-classes {num_classes}: timm's weights of {model.name} are for "
             f"{model.num_classes} classes; give the file of others as --checkpoint"
@@ -179,6 +181,11 @@ def _data(given: str, model: _Model, num_classes: int | None) -> dict[str, Any]:
     if given in SIZES:
         small: dict[str, Any] = {"name": given}
         return small if num_classes is None else small | {"num_classes": num_classes}
+    if not num_classes and not model.num_classes:
+        raise InputError(
+            f"{model.name} has no classifier, so nothing says how many classes {given[:80]} has; "
+            "give --num-classes"
+        )
     images = model.of_images | {"num_classes": num_classes or model.num_classes}
     if given.partition("/")[0] in READERS:
         return images | {"name": given}

@@ -18,9 +18,9 @@ from ofbnas.models.axes import Axis, input_size
 from ofbnas.models.cost import cost_of, least_sizes, sizes_of
 from ofbnas.nas.budget import option_sizes, window_below
 from ofbnas.nas.search import compress
-from ofbnas.study.parent import data_of, meta_parent, parent_with
+from ofbnas.study import quality
+from ofbnas.study.parent import Parent, data_of, meta_parent, parent_with
 from ofbnas.training.data import Data, may_download
-from ofbnas.training.evaluation import evaluate
 from ofbnas.training.events import Callback
 
 # Bytes for each parameter of a search: weight, masked weight, gradient, two moments.
@@ -162,7 +162,7 @@ def measure(
 
     Returns:
         The networks at the ends of the budgets that the study may request and at some between, the
-        smallest first, and then the parent: costs, accuracy on the validation images, and the
+        smallest first, and then the parent: costs, quality on the validation images, and the
         seconds until the network was found.
     """
     started = time.monotonic()
@@ -183,18 +183,19 @@ def measure(
     measured = []
     for _, result in found:
         seconds = time.monotonic() - started
-        point = _point(result.macs, result.params, result.subnet.model, data)
+        point = _point(result.macs, result.params, result.subnet.model, parent, data)
         measured.append(point | {"seconds": seconds})
     sizes = sizes_of(parent.axes)
     macs = cost_of(parent.model, parent.axes, "macs").of(sizes)
     params = cost_of(parent.model, parent.axes, "params").of(sizes)
-    return [*reversed(measured), _point(macs, params, parent.model, data) | {"seconds": 0.0}]
+    whole = _point(macs, params, parent.model, parent, data) | {"seconds": 0.0}
+    return [*reversed(measured), whole]
 
 
-def _point(macs: int, params: int, model: nn.Module, data: Data) -> dict[str, Any]:
-    """A network's costs and accuracy, under the names of the table's columns."""
-    top1 = evaluate(model, data.val).top1
-    return {"gmacs": macs / 1e9, "params": params, "val_top1": top1}
+def _point(macs: int, params: int, model: nn.Module, parent: Parent, data: Data) -> dict[str, Any]:
+    """A network's costs and quality, under the names of the table's columns."""
+    costs = {"gmacs": macs / 1e9, "params": params}
+    return costs | quality.on_validation(model, parent.model, data)
 
 
 def memory(model: nn.Module, config: TrainConfig) -> int:

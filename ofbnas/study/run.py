@@ -47,6 +47,7 @@ from ofbnas.study.tuning.storage import mend, readable
 from ofbnas.table import store
 from ofbnas.training.evaluation import evaluate
 from ofbnas.training.events import Callback, Phase
+from ofbnas.training.features import has_classifier
 from ofbnas.training.pretrain import check_room
 
 # A write may fail because the folder is just being removed, file by file: after this long,
@@ -99,6 +100,11 @@ def run_study(config: StudyConfig, folder: Path, view: View, address: str | None
     changes(config, folder)
     sampler_of(config.sweep, config.seed)
     parent = check_weights(config)
+    if not has_classifier(parent.model):
+        raise InputError(
+            f"model {config.model.name} has no classifier (num_classes 0), and a study compares "
+            "accuracies; ofbnas compress takes it"
+        )
     check_budgets(config, parent.model, parent.axes)
     data = data_of(config)
 

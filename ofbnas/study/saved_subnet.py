@@ -8,7 +8,7 @@ from ofbnas.files.untrusted import in_markdown
 from ofbnas.files.weights import WEIGHTS, file_sha256
 from ofbnas.models import subnet as subnets
 from ofbnas.models.subnet import Subnet
-from ofbnas.table.columns import Row
+from ofbnas.table.columns import Row, comparable
 
 
 def save_subnet(
@@ -55,6 +55,8 @@ def _card(subnet: Subnet, row: Row, name: str) -> str:
     widths = "\n".join(lines)
     values = row.values()
     share = values["gmacs"] / values["parent_gmacs"]
+    column = "top1" if row.top1 is not None else "knn_top1"
+    quality = comparable()[column].short
     return f"""---
 library_name: timm
 tags: [image-classification, timm, ofbnas]
@@ -63,7 +65,7 @@ tags: [image-classification, timm, ofbnas]
 
 | | subnet | parent |
 |---|---|---|
-| top-1 on {in_markdown(row.dataset)}, % | {values["top1"]:.2f} | {values["parent_top1"]:.2f} |
+| {quality} on {in_markdown(row.dataset)}, % | {values[column]:.2f} | {values[f"parent_{column}"]:.2f} |
 | GMACs | {values["gmacs"]:.6g} | {values["parent_gmacs"]:.6g} |
 | parameters | {values["params"]:,} | {values["parent_params"]:,} |
 

@@ -23,6 +23,7 @@ from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.models.subnet import Subnet
 from ofbnas.nas.search import SearchResult, search
 from ofbnas.parallel import shard
+from ofbnas.study import quality
 from ofbnas.study.clock import Clock
 from ofbnas.study.parent import Parent, data_record, parent_with, teacher_of
 from ofbnas.study.provenance import git_commit, versions
@@ -31,7 +32,6 @@ from ofbnas.table import store
 from ofbnas.table.columns import Row
 from ofbnas.training.checkpoint import restart_if_stale
 from ofbnas.training.data import Data
-from ofbnas.training.evaluation import evaluate
 from ofbnas.training.events import Callback
 from ofbnas.training.finetune import finetune
 from ofbnas.training.latency import latency
@@ -165,11 +165,11 @@ class Stages:
             The row; with several processes, only that of the first one names the weights.
         """
         data = self.data
-        before = evaluate(result.subnet.model, data.test)
+        before = quality.on_test(result.subnet.model, data)
         subnet = self.finetune(result.subnet)
         row = replace(
             row,
-            top1_before_finetune=before.top1,
+            top1_before_finetune=before.get("top1"),
             **_search_columns(self.config, result),
             **_subnet_columns(subnet, self.parent, data),
             **_parent_columns(self.parent, data),
@@ -216,14 +216,11 @@ def _search_columns(config: StudyConfig, result: SearchResult) -> dict[str, Any]
 def _subnet_columns(subnet: Subnet, parent: Parent, data: Data) -> dict[str, Any]:
     """The columns of a row about the finished network."""
     kinds = {axis.name: axis.kind for axis in parent.axes}
-    test = evaluate(subnet.model, data.test)
-    val = evaluate(subnet.model, data.val)
     return {
         "arch_id": subnet.architecture.id,
         "architecture": encode_sizes(subnet.architecture.sizes, kinds),
-        "top1": test.top1,
-        "top5": test.top5,
-        "val_top1": val.top1,
+        **quality.on_test(subnet.model, data),
+        **quality.on_validation(subnet.model, parent.model, data),
     }
 
 
@@ -237,7 +234,7 @@ def _parent_columns(parent: Parent, data: Data) -> dict[str, Any]:
         "image_size": input_size(parent.model)[1],
         "parent_gmacs": macs / 1e9,
         "parent_params": params,
-        "parent_top1": evaluate(parent.model, data.test).top1,
+        **quality.of_parent(parent.model, data),
     }
 
 

@@ -67,6 +67,22 @@ class Comparable:
     example: str = ""
 
 
+KNN_TOP1 = Comparable(
+    role="quality",
+    label="top-1 accuracy of nearest neighbours",
+    short="k-NN top-1",
+    axis="top-1 accuracy of nearest neighbours, %",
+    units=PERCENT,
+)
+CKA = Comparable(
+    role="quality",
+    label="linear CKA of features with the parent's",
+    short="CKA",
+    axis="linear CKA",
+    units=Units(1, ((1, ""),)),
+)
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of the architecture table.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
-from ofbnas.table.column import PERCENT, PREFIXES, Column, Comparable, Kind, Units
+from ofbnas.table.column import CKA, KNN_TOP1, PERCENT, PREFIXES, Column, Comparable, Kind, Units
 
 SWEPT = "hp."  # prefix of the columns that hold swept hyper-parameters
 
@@ -32,6 +32,7 @@ def _column(
 _NOT_NEGATIVE: dict[str, Any] = {"low": 0}
 _POSITIVE: dict[str, Any] = {"low": 0, "low_excluded": True}
 _PERCENT: dict[str, Any] = {"low": 0, "high": 100}
+_SHARE: dict[str, Any] = {"low": 0, "high": 1}
 _PAGE: dict[str, Any] = {"in_report": True}
 _CARD: dict[str, Any] = {"in_card": True}
 _BOTH: dict[str, Any] = {"in_report": True, "in_card": True}
@@ -180,6 +181,27 @@ class Row:
     )
     parent_top1: float | None = _column(
         Kind.REAL, "The parent's accuracy on the test images.", "%", **_PERCENT, **_CARD
+    )
+    knn_top1: float | None = _column(
+        Kind.REAL,
+        "Of a model without a classifier: accuracy on the test images of their 20 nearest "
+        "neighbours by features among the validation images.",
+        "%",
+        comparable=KNN_TOP1,
+        **_PERCENT,
+        **_NETWORK,
+        **_BOTH,
+    )
+    cka: float | None = _column(
+        Kind.REAL,
+        "Of such a model: linear CKA of its features and its parent's on the validation images.",
+        comparable=CKA,
+        **_SHARE,
+        **_NETWORK,
+        **_BOTH,
+    )
+    parent_knn_top1: float | None = _column(
+        Kind.REAL, "knn_top1 of the parent.", "%", **_PERCENT, **_CARD
     )
     latency_ms: float | None = _column(
         Kind.REAL,

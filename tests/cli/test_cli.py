@@ -181,7 +181,7 @@ def test_a_plan_measures_the_front_that_a_study_would_begin_from(tmp_path):
     file = tmp_path / "small.yaml"
     file.write_text(yaml.safe_dump(STUDY))
     cheap = ["search.compensation.images=128", "search.training_free.scoring_images=128"]
-    cheap += ["search_space={mlp: [32, 64, 128], heads: [1, 2]}"]
+    cheap += ["search_space={mlp: [32, 64, 128], heads: [1, 2]}", "pretrain.epochs=1"]
     cheap += ["sweep.params={search.budget.gmacs_share: {choices: [0.8, 0.6]}}"]
     asked = [
         "study",
@@ -258,6 +258,28 @@ def test_a_model_is_compressed_without_a_study(tmp_path):
     assert 0 < row["gmacs"] / row["parent_gmacs"] <= 0.8 and row["dataset"] == "digits"
 
 
+def test_a_model_without_a_classifier_is_compressed_and_measured_by_its_features(tmp_path):
+    model = make(num_classes=0)
+    timm.models.save_for_hf(model, str(tmp_path / "model"), model_args=KWARGS | {"num_classes": 0})
+    name, out = f"local-dir:{tmp_path / 'model'}", tmp_path / "out"
+    cheap = ["search.compensation.images=128", "search.training_free.scoring_images=128"]
+    cheap += ["search_space={mlp: [16, 32, 64]}"]
+    asked = [
+        "compress",
+        name,
+        "--data",
+        "digits",
+        *(word for one in cheap for word in ("--set", one)),
+    ]
+    row = json.loads(ok(*asked, "--budget", "0.8", "--output", out, "--json"))
+    assert row["top1"] is row["val_top1"] is row["parent_top1"] is None
+    assert 0.5 < row["cka"] <= 1 and 0 < row["knn_top1"] <= 100 and row["parent_knn_top1"] > 0
+    again = json.loads(ok("evaluate", out, "--arch", row["arch_id"], "--json"))
+    assert again["knn_top1"] == again["recorded_knn_top1"] == row["knn_top1"]
+    assert json.loads(ok("front", "show", out, "--y", "knn_top1", "--json"))["front"]
+    assert "k-NN top-1" in (out / "subnets" / row["arch_id"] / "README.md").read_text()
+
+
 def test_one_search_runs_without_ray(tmp_path):
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(STUDY))
     for trial in (0, 1):
@@ -287,6 +309,8 @@ WRONG = {
     "model with images of another size": (["compress", "deit_tiny_patch16_224", "--data", "digits",
                                            "--checkpoint", "none.safetensors"], "set model.kwargs"),
     "data of a study": (["compress", DIGITS, "--data", "digits"], "a study says its data and weights itself"),
+    "training without a classifier": (["search", DIGITS, "--set", "model.kwargs.num_classes=0"],
+                                      "which pretrain and search.epochs and finetune would"),
     "share above 1": (["compress", DIGITS, "--budget", "1.5"], "--budget is '1.5', expected shares"),
     "unknown key": (["study", "run", "epocs.yaml"], "unknown key search.epocs; did you mean epochs?"),
     "broken YAML": (["study", "run", "broken.yaml"], "not valid YAML"),

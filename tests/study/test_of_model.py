@@ -52,6 +52,14 @@ def test_a_folder_says_its_model_and_weights_and_how_its_images_are_read(folder,
     assert other.model.checkpoint == tmp_path / "other.pth"
 
 
+def test_a_model_without_a_classifier_stays_one(tmp_path):
+    name = "vit_small_patch14_dinov2.lvd142m"
+    study = study_of_model(name, data=str(tmp_path), num_classes=7)
+    assert study.model.kwargs == {"num_classes": 0} and study.data.num_classes == 7
+    with pytest.raises(InputError, match="give --num-classes"):
+        study_of_model(name, data=str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
