@@ -13,11 +13,13 @@ from torch import nn
 
 from ofbnas.errors import InputError
 from ofbnas.models.architecture import Architecture, decode_sizes, encode_sizes
-from ofbnas.models.axes import GONE, Axis, Shares, axes, check_sizes
+from ofbnas.models.axes import GONE, Axis, Shares, axes, check_sizes, input_size
 from ofbnas.models.bimask import BiMask
 from ofbnas.models.cost import cost_of
 from ofbnas.models.subnet import Subnet, load, save
 from ofbnas.models.supernet import Supernet
+from ofbnas.nas.compensation import Cut, compensate_
+from ofbnas.nas.plain import Network
 
 SPACE = {"heads": Shares(0, 1, 0.5), "mlp": Shares(0, 1, 0.5)}
 # Members that add to the stream in different ways: norms before, after and inside, scales as modules
@@ -165,3 +167,24 @@ def test_no_heads_of_any_size_are_one_option():
     assert mask.widest == GONE
     assert not mask().any()
     assert mask.kept().shape == GONE
+
+
+@pytest.mark.parametrize("kind", ["vit with norms after", "dinov3", "swin", "hiera"])
+def test_compensation_makes_up_for_what_is_gone(kind, data):
+    model = make(MEMBERS[kind])
+    channels, *sides = input_size(model)
+    images = nn.functional.interpolate(data.train.images[:16], tuple(sides), mode="bilinear")
+    images = images.expand(-1, channels, -1, -1).contiguous()
+    model_axes = axes(model, SPACE)
+    units = {axis.name: torch.arange(axis.units).view(axis.size) for axis in model_axes}
+    nothing = torch.zeros(GONE, dtype=torch.long)
+    kept = {axis.name: nothing for axis in [axis for axis in model_axes if axis.branch][1::2]}
+    small = Network(model, model_axes, units).cut(kept)
+
+    def distance() -> float:
+        with torch.no_grad():
+            return float((small.model(images) - model(images)).square().mean())
+
+    as_cut = distance()
+    compensate_(Cut(model, model_axes, small.model, small.axes, small.units), lambda: [images])
+    assert distance() < 0.8 * as_cut
