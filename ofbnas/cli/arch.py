@@ -104,11 +104,15 @@ def _blocks(architecture: dict[str, Any]) -> str:
 
 
 def _block(block: dict[str, Any]) -> str:
-    """A block as heads x head size / hidden units, each only if the block has its own."""
+    """A block as heads x head size / hidden units, each only if the block has its own.
+
+    >>> _block({"heads": 3, "head_size": 64, "mlp": 512}), _block({"heads": 0, "mlp": 512})
+    ('3x64/512', '-/512')
+    """
     parts = []
     # Where attention is as wide as the stream, its heads are counted with the embedding.
-    if block.get("heads"):
-        parts.append(f"{block['heads']}x{block['head_size']}")
-    if block.get("mlp"):
-        parts.append(str(block["mlp"]))
+    if block.get("heads") is not None:
+        parts.append(f"{block['heads']}x{block['head_size']}" if block["heads"] else "-")
+    if block.get("mlp") is not None:
+        parts.append(str(block["mlp"] or "-"))
     return "/".join(parts)

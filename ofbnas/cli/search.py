@@ -29,10 +29,13 @@ def search(
 
     On 8 GPUs: torchrun --nproc-per-node 8 -m ofbnas search STUDY.yaml
     """
-    from ofbnas.cli.single import print_rows, run_searches
+    from ofbnas.cli.single import print_rows, started
     from ofbnas.config.study_file import load_study
+    from ofbnas.study.trial import run_trial
+    from ofbnas.table.store import next_trial
 
     config = load_study(study, settings or ())
-    rows = run_searches([config], output or Path("runs") / f"{config.name}-search")
-    if rows:
-        print_rows(rows, as_json=as_json)
+    folder = output or Path("runs") / f"{config.name}-search"
+    with started(config) as start:
+        row = run_trial(config, {}, next_trial(folder), folder, *start)
+        print_rows([row], as_json=as_json)

@@ -105,55 +105,40 @@ def plan(
             help="Also count images in data sets that may have to be downloaded.",
         ),
     ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure",
+            help="Also compress the parent to budgets of the study, without training, and measure "
+            "that: takes minutes, and loads weights and images as a run does.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what a study would search and cost, without running it.
 
+    With --measure, also the front that it would begin from.
+
     Example: ofbnas study plan studies/deit_s.yaml
     """
+    from ofbnas.cli.plan import print_plan
     from ofbnas.config.study_file import load_study
+    from ofbnas.study.plan import measure as measured_front
     from ofbnas.study.plan import plan as plan_of
     from ofbnas.study.tuning.samplers import sampler_of
 
     config = load_study(study, settings or ())
     sampler_of(config.sweep, config.seed)  # refuses options that the sampler does not have
-    result = plan_of(config, connect=connect)
+    result = plan_of(config, connect=connect or measure)
+    if measure:
+        from ofbnas.cli.single import started
+
+        with started(config) as start:
+            result["measured"] = measured_front(config, *start)
     if as_json:
         print_json(result)
     else:
-        _print_plan(result)
-
-
-def _print_plan(result: dict[str, Any]) -> None:
-    """Print what `ofbnas.study.plan.plan` returned."""
-    from ofbnas.cli.space import print_space
-
-    print_space(result)
-    images = f"{result['train_images']:,}"
-    if not result["train_images_counted"]:
-        images += ", as data.train_images says"
-
-    gigabytes = result["memory_per_process_gb"]
-    memory = f"{gigabytes:,.1f} GB"
-    if gigabytes < 1:
-        memory = f"{1000 * gigabytes:,.0f} MB"
-
-    values = {
-        "training images": images,
-        "trials": str(result["trials"]),
-        "steps of a search": f"{result['search_steps']:,}",
-        "steps of fine-tuning": f"{result['finetune_steps']:,}",
-        "steps of the study": f"{result['study_steps']:,}",
-        "memory of a search": f"about {memory}, with the whole batch on one GPU",
-    }
-    if result["rungs"]:
-        values["trials may be stopped after epoch"] = ", ".join(map(str, result["rungs"]))
-    for budget in result["budgets"]:
-        limit = budget["limit"]
-        lowest = budget["reached_from"]
-        values[f"budget, {budget['metric']}"] = f"{limit:,}, kept within {lowest:,}"
-    rows = [{"": name, "planned": value} for name, value in values.items()]
-    print_table(["", "planned"], rows)
+        print_plan(result)
 
 
 @app.command("list")

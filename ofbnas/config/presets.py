@@ -46,6 +46,7 @@ REFERENCE: dict[str, dict[str, Any]] = {
         "one_hot_warmup": 0.0,
         "budget_weight": 5.0,
         "budget_ascent": 0.0,
+        "decided_weights": "searched",
         "decision_interval": THIRD_OF_AN_EPOCH,
         "threshold": 0.2,
         "pmim": {

@@ -174,11 +174,8 @@ class SearchConfig(TrainConfig):
     """Number of epochs; 0 searches without training."""
     training_free: TrainingFreeConfig = TrainingFreeConfig()
     """The search without training that `epochs: 0` asks for; no effect otherwise."""
-    compensate: bool = False
-    """After each shrink, solve the layers that it has left in closed form. Without training, this
-    is always done."""
     compensation: CompensationConfig = CompensationConfig()
-    """How these layers are solved."""
+    """How the layers that a cut has left are solved."""
     optimizer: Literal["adamw", "adam", "nadamw", "lamb", "lion", "sgd"] = "adamw"
     """Optimizer of the weights, by timm's name. Only those are allowed whose state can be sliced
     when units are removed."""
@@ -191,7 +188,13 @@ class SearchConfig(TrainConfig):
     where the stream begins."""
     decided_masks: Literal["trainable", "folded"] = "trainable"
     """The mask of an axis once it is decided. trainable: it stays as a trainable gain and is fused
-    into the weights at the end. folded: it is multiplied into the weights at once."""
+    into the weights at the end. folded: it is multiplied into the weights at once. With the
+    parent's `decided_weights` all masks go when the last axis is decided."""
+    decided_weights: Literal["parent", "searched"] = "parent"
+    """The weights that training goes on from once all axes are decided. parent: those of the
+    parent, cut to the units that were chosen, and compensated; a decision at the end of the run,
+    which leaves no time to train, keeps the searched ones. searched: those that were trained under
+    the masks, as in the published code."""
     distill: DistillConfig | None = None
     """Distillation during the search; by default none."""
     importance_weight: RampConfig = RampConfig(start=0.99, end=0.10)
@@ -219,6 +222,12 @@ class SearchConfig(TrainConfig):
     the run trains the subnet."""
     pmim: PmimConfig = PmimConfig()
     """Progressive masked image modelling."""
+
+    def open_length(self, length: Length) -> Length:
+        """The part of a run in which options are open: at least one step."""
+        configured = max(1.0, self.decide_by.of(length))
+        steps = min(configured, length.steps)
+        return Length(steps, length.epochs * steps / length.steps)
 
     @model_validator(mode="before")
     @classmethod

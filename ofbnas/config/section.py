@@ -73,6 +73,7 @@ Trials = Annotated[StrictInt, Field(gt=0, le=1_000_000)]
 Processes = Annotated[StrictInt, Field(gt=0, le=10_000)]
 Repeats = Annotated[StrictInt, Field(gt=0, le=1_000)]
 Size = Annotated[StrictInt, Field(gt=0, le=65_536)]  # of a tensor: units, heads, classes
+SizeOr0 = Annotated[StrictInt, Field(ge=0, le=65_536)]  # where a tensor may go
 Pixels = Annotated[StrictInt, Field(ge=0, le=1_000)]
 Whole = Annotated[StrictInt, Field(ge=-(10**12), le=10**12)]  # an end of a range
 

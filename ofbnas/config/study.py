@@ -20,8 +20,10 @@ from ofbnas.config.section import (
     Processes,
     Section,
     Seed,
+    Share,
     ShareAbove0,
     Size,
+    SizeOr0,
     Trials,
     repeated,
 )
@@ -41,6 +43,8 @@ class RangeConfig(Section):
     """Largest share."""
     step: ShareAbove0
     """Distance between shares."""
+    multiple_of: Size = 1
+    """Round sizes to multiples of this, at least to one; the parent's own size stays as it is."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -54,6 +58,13 @@ class RangeConfig(Section):
         return self
 
 
+class RangeFrom0Config(RangeConfig):
+    """Sizes of an axis that may be removed, as evenly spaced shares of the parent's size."""
+
+    low: Share
+    """Smallest share; 0 removes the axis, and what serves it, from its block."""
+
+
 def _kind_of_sizes(value: Any) -> str:
     return "list" if isinstance(value, list) else "shares"
 
@@ -63,6 +74,11 @@ Sizes = Annotated[
     | Annotated[list[Size], Field(min_length=1, max_length=MAX_OPTIONS), Tag("list")],
     Discriminator(_kind_of_sizes),
 ]
+SizesFrom0 = Annotated[
+    Annotated[RangeFrom0Config, Tag("shares")]
+    | Annotated[list[SizeOr0], Field(min_length=1, max_length=MAX_OPTIONS), Tag("list")],
+    Discriminator(_kind_of_sizes),
+]
 
 
 class SpaceConfig(Section):
@@ -70,12 +86,12 @@ class SpaceConfig(Section):
 
     embed: Sizes | None = None
     """Channels of the embedding."""
-    heads: Sizes | None = None
-    """Heads of an attention."""
+    heads: SizesFrom0 | None = None
+    """Heads of an attention; 0 removes it from its block."""
     head_size: Sizes | None = None
     """Channels of a head."""
-    mlp: Sizes | None = None
-    """Hidden units of an MLP."""
+    mlp: SizesFrom0 | None = None
+    """Hidden units of an MLP; 0 removes it from its block."""
 
 
 def _kind_of_space(value: Any) -> str:

@@ -41,7 +41,25 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> StudyConfig:
     Raises:
         InputError: There is no such file, it is not YAML, or something in it is not allowed.
     """
-    file = _File.read(path)
+    return _study(_File.read(path), settings)
+
+
+def study_of(tree: dict[str, Any], name: str, settings: Sequence[str] = ()) -> StudyConfig:
+    """The study of keys and values that are in no file.
+
+    Args:
+        tree: The keys and values; relative paths inside start from the working folder.
+        name: What they come from, for messages.
+        settings: As for `load_study`.
+
+    Raises:
+        InputError: Something is not allowed.
+    """
+    return _study(_File(Path(name), tree, {}, Path()), settings)
+
+
+def _study(file: _File, settings: Sequence[str]) -> StudyConfig:
+    """The study of a file, with overrides."""
     overrides = [_Setting.read(setting) for setting in settings]
     tree = dict(file.tree)
     for setting in overrides:
@@ -84,11 +102,13 @@ class _File:
         path: Path of the file.
         tree: Its keys and values.
         lines: The line of each key, by the key's path in the tree.
+        folder: Where relative paths inside it start.
     """
 
     path: Path
     tree: dict[str, Any]
     lines: documents.Lines
+    folder: Path
 
     @classmethod
     def read(cls, path: Path) -> _File:
@@ -106,7 +126,7 @@ class _File:
             raise InputError(
                 f"{path}: holds {given}, expected keys and values such as 'name: digits'"
             )
-        return cls(path, tree, lines)
+        return cls(path, tree, lines, path.parent)
 
     def locate(self, mistake: Mistake) -> str:
         """The file, and the line of the innermost key around a mistake."""
@@ -212,7 +232,7 @@ def _validated(
 def _with_absolute_paths(study: StudyConfig, file: _File) -> StudyConfig:
     """The study of a file with its relative paths made absolute, and its search space read in."""
     tree = study.model_dump()
-    folder = file.path.parent
+    folder = file.folder
     for name in PATHS:
         *parents, key = name.split(".")
         section: Any = tree

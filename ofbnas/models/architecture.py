@@ -163,7 +163,7 @@ def decode_sizes(
             sizes[name] = (heads, head_size)
         else:
             hidden_units = _whole(block.get("mlp"))
-            sizes[name] = (1, hidden_units)
+            sizes[name] = (1, hidden_units) if hidden_units else (0, 0)
     return sizes
 
 

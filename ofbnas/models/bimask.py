@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ofbnas.models.axes import size_of
+
 # A logit of an option that a new mask excludes: its probability is 0 in any floating-point format.
 EXCLUDED = -1e4
+
+
+class ExpectedSize(NamedTuple):
+    """What is expected of an axis [], or of several [axes].
+
+    Attributes:
+        units: Expected number of units.
+        groups: Expected number of groups.
+        gone: Probability that no unit is left.
+    """
+
+    units: Tensor
+    groups: Tensor
+    gone: Tensor
 
 
 class BiMask(nn.Module):
@@ -23,7 +40,8 @@ class BiMask(nn.Module):
     Attributes:
         size: Units, (groups, channels).
         options: Numbers of groups and numbers of channels; all pairs are options, dead ones
-            included.
+            included. All pairs without units are one option, the first of them; the others are dead.
+        may_go: Whether one option has no units.
         importance: s, [groups x channels].
         logits: alpha, [numbers of groups, numbers of channels].
         alive: Which options are left, like `logits`.
@@ -31,7 +49,7 @@ class BiMask(nn.Module):
         widest: The most groups and the most channels of the options alive, (groups, channels).
         blend: lambda, the importance's weight in the mask, [].
         widths: Units that each option keeps, like `logits`.
-        groups: Groups that each option keeps, like `logits`.
+        groups: Groups that each option keeps, 0 if it has no units, like `logits`.
         keeps_group: 1 where a number of groups keeps a rank, [numbers of groups, groups].
         keeps_channel: 1 where a number of channels keeps a rank, [numbers of channels, channels].
     """
@@ -67,12 +85,16 @@ class BiMask(nn.Module):
         num_units = size[0] * size[1]
         self.importance = nn.Parameter(torch.zeros(num_units))
         self.logits = nn.Parameter(logits)
-        self.num_alive = logits.numel()
-        self.widest = (group_options[-1], channel_options[-1])
-        alive = torch.ones(logits.shape, dtype=torch.bool)
-        self.register_buffer("alive", alive)
         self.register_buffer("blend", torch.zeros(()))
         self._register_constants()
+        without_units = (self.widths == 0).flatten()
+        alive = ~without_units
+        self.may_go = bool(without_units.any())
+        if self.may_go:
+            alive[without_units.nonzero()[0]] = True
+        self.register_buffer("alive", alive.view(logits.shape))
+        self.num_alive = int(alive.sum())
+        self.widest = size_of(group_options[-1], channel_options[-1])
 
     def _register_constants(self) -> None:
         """Make the tensors that follow from size and options, so that they move with the module."""
@@ -82,7 +104,7 @@ class BiMask(nn.Module):
         channels = torch.tensor(channel_options)
         constants = {
             "widths": groups * channels,
-            "groups": groups.expand_as(self.logits),
+            "groups": groups * (channels > 0),
             "keeps_group": groups > torch.arange(num_groups),
             "keeps_channel": channels[:, None] > torch.arange(num_channels),
         }
@@ -155,12 +177,21 @@ class BiMask(nn.Module):
         """The mask m = lambda * sigma(s) + (1 - lambda) * V, [groups, channels]."""
         return torch.lerp(self.sparsity(), self.gate(), self.blend)
 
-    def expected_size(self) -> tuple[Tensor, Tensor]:
-        """Units and groups kept in expectation over p, [] each."""
+    def stays(self) -> Tensor:
+        """What the mask is to whatever any unit needs, [].
+
+        It is the mask of a unit that all options keep but the one without units.
+        """
+        gone = self.expected_size().gone
+        return torch.lerp(1 - gone, torch.ones_like(gone), self.blend)
+
+    def expected_size(self) -> ExpectedSize:
+        """The size in expectation over p."""
         p = self.probabilities()
         units = (p * self.widths).sum()
         groups = (p * self.groups).sum()
-        return units, groups
+        gone = (p * (self.widths == 0)).sum()
+        return ExpectedSize(units, groups, gone)
 
     def keep_only_(self, alive: Tensor) -> None:
         """Remove every option that is not in `alive`, a boolean table like `logits`.
@@ -183,7 +214,7 @@ class BiMask(nn.Module):
         # Options are ascending, so the last one alive is the widest.
         last_row = int(rows.max())
         last_column = int(columns.max())
-        return group_options[last_row], channel_options[last_column]
+        return size_of(group_options[last_row], channel_options[last_column])
 
     def kept(self) -> Tensor:
         """The units that fit in `widest` by rank, in their old order.

@@ -4,28 +4,52 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from ofbnas.errors import InputError, one_line
-from ofbnas.models.axes import Axis, Binding, input_size, reference_counts
-from ofbnas.models.axes.axis import Shape, shapes_of
+from ofbnas.errors import InputError
+from ofbnas.models.axes import Axis, Binding, reference_counts
+from ofbnas.models.axes.axis import Shape, prefixes, shapes_of
+from ofbnas.models.bimask import ExpectedSize
+from ofbnas.models.uses import count_uses
 
 Metric = Literal["macs", "params", "reference_macs"]
 Sizes = Sequence[tuple[int, int]] | NDArray[np.int64]
 IndexedBinding = tuple[int, Binding]  # with the index of its axis
 
-# What models raise in their forward pass when their arguments do not fit images of their own size.
-_ERRORS = (
-    RuntimeError, ValueError, AssertionError, TypeError, LookupError, ArithmeticError,
-)  # fmt: skip
+
+class Branches(NamedTuple):
+    """What branches cost beside their units: norms, scales and last biases lie along the stream.
+
+    Attributes:
+        constant: Cost of each axis' branch, whatever the widths are, [axes], whole numbers.
+        linear: Cost of each axis' branch per unit of other axes, which it shares weights with,
+            [axes, axes], whole numbers.
+    """
+
+    constant: NDArray[np.int64]
+    linear: NDArray[np.int64]
+
+    @staticmethod
+    def none(num_axes: int) -> Branches:
+        """Branches that cost nothing."""
+        zeros = np.zeros((num_axes, num_axes), dtype=np.int64)
+        return Branches(zeros[0], zeros)
+
+    def at(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Cost of each branch at widths, [axes]."""
+        costs: NDArray[np.int64] = self.constant + self.linear @ widths
+        return costs
+
+    def of(self, chosen: NDArray[np.bool_]) -> Branches:
+        """Those of some axes; the others cost nothing."""
+        return Branches(self.constant * chosen, self.linear * chosen[:, None])
 
 
 @dataclass(frozen=True)
@@ -33,10 +57,11 @@ class Cost:
     """A cost as a function of widths w and groups g.
 
         C(w, g) = constant + linear @ w + grouped @ g + w @ quadratic @ w
+                  - gone @ (branches.constant + branches.linear @ w),
 
-    The widths of a Vision Transformer meet at most in pairs (a weight joins two axes), so this form
-    is exact. Its coefficients do not change when units are removed. An axis meets itself where
-    attention goes with the stream.
+    where gone is 1 for axes without units and 0 for others. The widths of a Vision Transformer meet
+    at most in pairs (a weight joins two axes), so this form is exact. Its coefficients do not
+    change when units are removed. An axis meets itself where attention goes with the stream.
 
     Attributes:
         names: The axes, in the order of the coefficients.
@@ -44,6 +69,7 @@ class Cost:
         linear: Cost per unit, [axes], whole numbers.
         grouped: Cost per group, a head in an attention, [axes], whole numbers.
         quadratic: Cost per pair of units, [axes, axes], whole numbers, upper triangle.
+        branches: What goes with the last unit of an axis; None if no axis can go.
     """
 
     names: tuple[str, ...]
@@ -51,6 +77,7 @@ class Cost:
     linear: NDArray[np.int64]
     grouped: NDArray[np.int64]
     quadratic: NDArray[np.int64]
+    branches: Branches | None = None
 
     def of(self, sizes: Sizes) -> int:
         """The cost at sizes (groups, channels), in the order of `names`.
@@ -68,16 +95,33 @@ class Cost:
         linear = int(self.linear @ w)
         grouped = int(self.grouped @ groups)
         quadratic = int(w @ self.quadratic @ w)
-        return self.constant + linear + grouped + quadratic
+        total = self.constant + linear + grouped + quadratic
+        if self.branches is None:
+            return total
+        gone = w == 0
+        return total - int(self.branches.at(w)[gone].sum())
 
-    def expected(self, device: torch.device | str = "cpu") -> Callable[[Tensor, Tensor], Tensor]:
-        """The cost as a differentiable function of expected widths and groups.
+    def split(self, may_go: NDArray[np.bool_]) -> tuple[Cost, Branches]:
+        """The cost without the branches of some axes, and what those add unless they are gone.
+
+        Args:
+            may_go: Which axes, [axes].
+        """
+        if self.branches is None:
+            return self, Branches.none(len(self.names))
+        added = self.branches.of(may_go)
+        constant = self.constant - int(added.constant.sum())
+        linear = self.linear - added.linear.sum(0)
+        return replace(self, constant=constant, linear=linear, branches=None), added
+
+    def expected(self, device: torch.device | str = "cpu") -> Callable[[ExpectedSize], Tensor]:
+        """The cost as a differentiable function of the axes' expected sizes.
 
         It is exact in expectation for axes that are decided independently and do not meet
         themselves: then E[w_a w_b] = E[w_a] E[w_b].
 
         Returns:
-            A function of widths [axes] and groups [axes] that gives the cost, [], in float64.
+            A function of expected sizes [axes] that gives the cost, [], in float64.
         """
         # float32 would round costs of billions.
         as_float64 = partial(
@@ -88,13 +132,17 @@ class Cost:
         linear = as_float64(self.linear)
         grouped = as_float64(self.grouped)
         quadratic = as_float64(self.quadratic)
+        branches = self.branches or Branches.none(len(self.names))
+        branch_constant = as_float64(branches.constant)
+        branch_linear = as_float64(branches.linear)
 
-        def cost(widths: Tensor, groups: Tensor) -> Tensor:
-            w = widths.double()
-            g = groups.double()
+        def cost(sizes: ExpectedSize) -> Tensor:
+            w = sizes.units.double()
+            g = sizes.groups.double()
             total = self.constant + linear @ w
             total = total + grouped @ g
-            return total + w @ quadratic @ w
+            total = total + w @ quadratic @ w
+            return total - sizes.gone.double() @ (branch_constant + branch_linear @ w)
 
         return cost
 
@@ -155,10 +203,14 @@ def cost_of(
     linear = np.array(counts.per_unit, dtype=np.int64)
     grouped = np.array(counts.per_group, dtype=np.int64)
     quadratic = np.zeros((len(axes), len(axes)), dtype=np.int64)
+    branches = Branches.none(len(axes))
+    branch_of = {part: index for index, axis in enumerate(axes) for part in axis.branch}
     along = _bindings_by_dimension(axes, shapes)
     for name, shape in shapes.items():
         bindings = [along[name, dim] for dim in range(len(shape))]
         term = _term(shape, bindings, counts.uses[name])
+        for axis in [branch_of[prefix] for prefix in prefixes(name) if prefix in branch_of]:
+            _add_to_branch_(branches, axis, term, name)
         # No axis, one axis by its units or its groups, or a pair of axes by their units.
         match term.by_units, term.by_groups:
             case [], []:
@@ -175,7 +227,29 @@ def cost_of(
                 num_axes = len(term.by_units) + len(term.by_groups)
                 raise InputError(f"{name} lies along {num_axes} axes in a way a cost cannot follow")
     names = tuple(axis.name for axis in axes)
-    return Cost(names, constant, linear, grouped, quadratic)
+    return Cost(names, constant, linear, grouped, quadratic, branches if branch_of else None)
+
+
+def _add_to_branch_(
+    branches: Branches,
+    axis: int,
+    term: _Term,
+    name: str,
+) -> None:
+    """Add the cost of a tensor to the branch that it goes with.
+
+    A tensor that lies along the branch's own axis has no slices, and costs nothing, if that is
+    gone; it does not count here.
+    """
+    if axis in term.by_units or axis in term.by_groups:
+        return
+    match term.by_units, term.by_groups:
+        case [], []:
+            branches.constant[axis] += term.coefficient
+        case [other], []:
+            branches.linear[axis, other] += term.coefficient
+        case _:
+            raise InputError(f"{name} goes with a branch in a way a cost cannot follow")
 
 
 def _counts(
@@ -189,7 +263,7 @@ def _counts(
     if metric == "params":
         return _Counts(Counter(dict.fromkeys(tensors, 1)), none, none)
     if metric == "macs":
-        counted = _count_uses(model)
+        counted = count_uses(model)
         products = [axis.products for axis in axes]
         return _Counts(counted.uses, products, none, constant=counted.rest)
     reference = reference_counts(model)
@@ -253,90 +327,4 @@ def sizes_of(axes: Sequence[Axis]) -> list[tuple[int, int]]:
 
 def least_sizes(axes: Sequence[Axis]) -> list[tuple[int, int]]:
     """Sizes at the smallest options, for `Cost.of`."""
-    sizes = []
-    for axis in axes:
-        group_options, channel_options = axis.options  # ascending
-        sizes.append((group_options[0], channel_options[0]))
-    return sizes
-
-
-class _CountUses(TorchFunctionMode):
-    """Counts how often per image each weight is applied in linear layers and convolutions.
-
-    A function mode sees each call of torch's functions inside its `with` block. A linear layer
-    applies each of its weights once for each token, a convolution once for each place of its
-    output.
-
-    Attributes:
-        uses: Applications by the weight's name.
-        rest: Multiply-accumulates of weights that have no name.
-    """
-
-    def __init__(self, names: dict[int, str]) -> None:
-        super().__init__()
-        self.names = names
-        self.uses: Counter[str] = Counter()
-        self.rest = 0
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        if kwargs is None:
-            kwargs = {}
-        out = func(*args, **kwargs)
-        if func is nn.functional.linear:
-            tokens = out.numel() // out.shape[-1]
-            self._count(_weight_of(args, kwargs), tokens)
-        elif func in (torch.conv2d, nn.functional.conv2d):
-            places = out.shape[-2] * out.shape[-1]
-            self._count(_weight_of(args, kwargs), places)
-        return out
-
-    def _count(self, weight: Tensor, times: int) -> None:
-        """Count that each element of a weight was applied so many times."""
-        name = self.names.get(id(weight))
-        if name is not None:
-            self.uses[name] += times
-        else:  # a weight made of another, as a backbone's standardised ones are
-            self.rest += weight.numel() * times
-
-
-def _weight_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The weight among the arguments of a linear layer or a convolution."""
-    weight: Tensor = kwargs["weight"] if "weight" in kwargs else args[1]
-    return weight
-
-
-def _count_uses(model: nn.Module) -> _CountUses:
-    """Applications of each weight per image, and what weights without a name cost.
-
-    They are counted in one forward pass on the meta device, which computes shapes only.
-
-    Raises:
-        InputError: The model does not run on images of its own size.
-    """
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    meta: dict[str, Tensor] = {}
-    names: dict[int, str] = {}
-    for name, tensor in tensors.items():
-        meta[name] = tensor.detach().to("meta")
-        names[id(meta[name])] = name
-    counter = _CountUses(names)
-    size = input_size(model)
-    image = torch.empty(1, *size, device="meta")
-    was_training = model.training
-    model.eval()
-    try:
-        with counter, torch.no_grad():
-            torch.func.functional_call(model, meta, (image,))
-    except _ERRORS as error:
-        raise InputError(
-            f"{type(model).__name__} does not run on images of {size}: {one_line(error)}"
-        ) from None
-    finally:
-        model.train(was_training)
-    return counter
+    return [axis.least_size() for axis in axes]

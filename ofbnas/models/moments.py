@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ofbnas.models.axes import Axis
-from ofbnas.models.shrink import Kept, take
+from ofbnas.models.shrink import Kept, names_left, take
 
 Moments = Mapping[str, Mapping[str, Tensor]]
 
@@ -58,7 +58,7 @@ def shrunk_moments(
         power = MOMENTS[kind]
         if power == 0:
             # Counts of steps do not have the shapes of parameters: there is nothing to remove.
-            shrunk[kind] = dict(tensors)
+            shrunk[kind] = {name: tensors[name] for name in names_left(tensors, axes, kept)}
         else:
             shrunk[kind] = take(tensors, axes, kept, power)
     return shrunk

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ofbnas.models.axes import Axis, Binding, all_bindings
-from ofbnas.models.axes.axis import Shape
+from ofbnas.models.axes import Axis, Binding, all_bindings, at_sizes, is_part, remove_branches_
+from ofbnas.models.axes.axis import Shape, parts_gone
 
 Kept = Mapping[str, Tensor]
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def take(
@@ -39,9 +42,9 @@ def take(
             gradients.
 
     Returns:
-        Detached tensors, copies where anything was removed.
+        Detached tensors, copies where anything was removed; none of branches that lose all units.
     """
-    taken = {name: tensor.detach() for name, tensor in tensors.items()}
+    taken = {name: tensors[name].detach() for name in names_left(tensors, axes, kept)}
     for axis in axes:
         if axis.name not in kept:
             continue
@@ -53,6 +56,21 @@ def take(
                     tensor, binding.dim, binding, axis, units, power
                 )
     return taken
+
+
+def names_left(tensors: Iterable[str], axes: Sequence[Axis], kept: Kept) -> list[str]:
+    """The names of tensors without those of branches that lose all of their units.
+
+    Args:
+        tensors: Names.
+        axes: Axes at their present sizes.
+        kept: As for `take`.
+    """
+    parts: set[str] = set()
+    for axis in axes:
+        if axis.name in kept and kept[axis.name].numel() == 0:
+            parts.update(axis.branch)
+    return [name for name in tensors if not is_part(name, parts)]
 
 
 def take_slices(
@@ -69,8 +87,10 @@ def take_slices(
         power: As for `take`.
     """
     taken = tensor.index_select(dim, kept_slices(binding, axis, units))
+    if binding.query is None:
+        return taken
     query_scale = (units.shape[1] / axis.size[1]) ** (power / 2)
-    if binding.query is not None and query_scale != 1:
+    if query_scale != 1:
         num_units = units.numel()
         queries = taken.narrow(dim, binding.query * num_units, num_units)
         queries.mul_(query_scale)  # in place, in the copy that index_select made
@@ -98,6 +118,24 @@ def kept_slices(binding: Binding, axis: Axis, units: Tensor) -> Tensor:
     return slices.flatten()
 
 
+def with_tensors(
+    model: nn.Module,
+    axes: Sequence[Axis],
+    tensors: Mapping[str, Tensor],
+) -> nn.Module:
+    """A copy of a model with tensors of its own or of smaller widths."""
+    copied = bare_copy(model)
+    load_(copied, axes, tensors)
+    return copied
+
+
+def bare_copy(module: Module) -> Module:
+    """A copy to be given new parameters: it shares the old ones instead of copying them."""
+    # deepcopy looks in its memo first: what is recorded there as its own copy is shared.
+    memo = {id(parameter): parameter for parameter in module.parameters()}
+    return copy.deepcopy(module, memo)
+
+
 def load_(
     model: nn.Module,
     axes: Sequence[Axis],
@@ -111,8 +149,9 @@ def load_(
     Args:
         model: The model the axes were read from.
         axes: Its axes at the new sizes.
-        tensors: A tensor for each of the model's parameters.
+        tensors: A tensor for each of the model's parameters that is left.
     """
+    remove_branches_(model, axes)
     for name, parameter in list(model.named_parameters()):
         module, leaf = _owner(model, name)
         tensor = tensors[name].clone()
@@ -166,14 +205,19 @@ def shapes_at(
         axes: The axes.
         sizes: Axis name to (groups, channels).
 
+    Returns:
+        The shapes, without those of branches that are gone.
+
     >>> bindings = (Binding("fc1.weight", 0), Binding("fc2.weight", 1))
     >>> mlp = Axis("mlp", "mlp", (1, 8), bindings, options=((1,), (8,)))
     >>> shapes_at({"fc1.weight": (8, 4), "fc2.weight": (4, 8)}, [mlp], {"mlp": (1, 5)})
     {'fc1.weight': (5, 4), 'fc2.weight': (4, 5)}
     """
-    new = {name: list(shape) for name, shape in shapes.items()}
-    for axis, binding in all_bindings(axes):
+    resized = at_sizes(axes, sizes)
+    parts = parts_gone(resized)
+    new = {name: list(shape) for name, shape in shapes.items() if not is_part(name, parts)}
+    for axis, binding in all_bindings(resized):
         if binding.tensor in new:
             shape = new[binding.tensor]
-            shape[binding.dim] = binding.length(sizes[axis.name])
+            shape[binding.dim] = binding.length(axis.size)
     return {name: tuple(shape) for name, shape in new.items()}

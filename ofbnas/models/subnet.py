@@ -19,7 +19,7 @@ from ofbnas.files.documents import MAX_BYTES, parse_json, read_text
 from ofbnas.files.untrusted import check_arch_id, check_regular, visible
 from ofbnas.files.weights import CONFIG, WEIGHTS, Stored, check_weights, file_sha256
 from ofbnas.models.architecture import Architecture, Sizes
-from ofbnas.models.axes import Axis, check_sizes
+from ofbnas.models.axes import Axis, at_sizes, check_sizes
 from ofbnas.models.axes import axes as axes_of
 from ofbnas.models.axes.axis import shapes_of
 from ofbnas.models.create import MetaModel, on_meta
@@ -224,8 +224,7 @@ def build(
     _check_units(units or {}, axes, architecture.sizes)
     model = parent.hollow()
     tensors = load_file(weights)
-    subnet_axes = [axis.resized(architecture.sizes[axis.name]) for axis in axes]
-    load_(model, subnet_axes, tensors)
+    load_(model, at_sizes(axes, architecture.sizes), tensors)
     model.load_state_dict(tensors)  # buffers, too
     return model
 
@@ -252,8 +251,8 @@ def check_fit(
     tensors = parent.model.state_dict()
     shapes = shapes_at(shapes_of(tensors), axes, sizes)
     expected: dict[str, Stored] = {}
-    for name, tensor in tensors.items():
-        expected[name] = Stored(shapes[name], tensor.is_floating_point())
+    for name, shape in shapes.items():
+        expected[name] = Stored(shape, tensors[name].is_floating_point())
     check_weights(weights, expected)
     num_bytes = weights.stat().st_size
     parent.check_work(most=WORK + WORK_PER_BYTE * num_bytes)

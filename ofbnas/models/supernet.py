@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar, cast
+from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ofbnas.errors import InputError
-from ofbnas.models.axes import Axis, Binding, all_bindings
+from ofbnas.models.axes import Axis, Binding, all_bindings, at_sizes
 from ofbnas.models.axes import axes as axes_of
-from ofbnas.models.bimask import BiMask
+from ofbnas.models.axes.branches import branch_constants
+from ofbnas.models.bimask import BiMask, ExpectedSize
 from ofbnas.models.passes import FeaturesAndOutputs, Passes
-from ofbnas.models.shrink import load_, take
+from ofbnas.models.shrink import bare_copy, load_, take, with_tensors
 from ofbnas.models.tokens import MaskedImageModelling
 
 # Tensors of masked image modelling: the token lies along the first embedding, the decoder's weight
 # along the last.
 TOKEN = Binding("pmim.mask_token", 0, masked=True)
 PROJECT = Binding("pmim.project.weight", 1)
-Module = TypeVar("Module", bound=nn.Module)
 
 
 class Supernet(nn.Module):
@@ -86,18 +86,22 @@ class Supernet(nn.Module):
         self.pmim = pmim
         self.residual_mask = residual_mask
 
-        # For `expected_sizes`: widths and groups of all axes, [axes, 2], and which axes have a
-        # mask.
-        sizes: list[tuple[int, int]] = []
+        # For `expected_sizes`: units and groups of all axes, and whether they are gone, [axes, 3],
+        # and which axes have a mask.
+        sizes: list[tuple[int, int, bool]] = []
         masked: list[int] = []
         for index, axis in enumerate(self.axes):
             groups, _ = axis.size
-            sizes.append((axis.units, groups))
+            sizes.append((axis.units, groups, axis.gone))
             if axis.name in masks:
                 masked.append(index)
         all_sizes = torch.tensor(sizes, dtype=torch.float32)
         self.register_buffer("_sizes", all_sizes, persistent=False)
         self.register_buffer("_masked", torch.tensor(masked), persistent=False)
+        may_go = {name for name, mask in masks.items() if mask.may_go}
+        self._constants = branch_constants(
+            [axis for axis in self.axes if axis.name in may_go], self.axes, model
+        )
         self.to(next(model.parameters()).device)
 
     @property
@@ -130,8 +134,10 @@ class Supernet(nn.Module):
         axes = list(self.axes)
         for index, axis in enumerate(axes):
             if axis.name in masks:
-                importance = Binding(f"masks.{axis.name}.importance", 0)
-                axes[index] = axis.binding_also(importance)
+                mask = f"masks.{axis.name}"
+                importance = Binding(f"{mask}.importance", 0)
+                bound = axis.binding_also(importance)
+                axes[index] = replace(bound, branch=(*axis.branch, mask))
         if self.pmim is not None:
             embeddings = [index for index, axis in enumerate(axes) if axis.kind == "embed"]
             first = embeddings[0]
@@ -181,13 +187,12 @@ class Supernet(nn.Module):
             )
         return passed
 
-    def expected_sizes(self) -> tuple[Tensor, Tensor]:
-        """Expected width and number of groups of each axis, [axes] each."""
+    def expected_sizes(self) -> ExpectedSize:
+        """The expected size of each axis, [axes]."""
         expected = [torch.stack(mask.expected_size()) for mask in self.masked().values()]
         # Axes without a mask keep their present sizes.
         sizes = self._sizes.index_put((self._masked,), torch.stack(expected))
-        widths, groups = sizes.unbind(1)
-        return widths, groups
+        return ExpectedSize(*sizes.unbind(1))
 
     def forward(self, images: Tensor) -> Tensor:
         """The model's outputs under the masks, [batch, classes]."""
@@ -220,14 +225,12 @@ class Supernet(nn.Module):
             sizes: Axis name to (groups, channels); an axis that is not named keeps its size.
             tensors: A tensor for each of `trained`.
         """
-        axes: list[Axis] = []
-        for axis in self.axes:
-            size = sizes.get(axis.name, axis.size)
-            axes.append(axis.resized(size))
+        axes = at_sizes(self.axes, sizes)
+        gone = {axis.name for axis in axes if axis.gone}
         masks: dict[str, BiMask] = {}
         for name, mask in self.masked().items():
-            size = sizes.get(name, mask.size)
-            masks[name] = mask.resized(size)
+            if name not in gone:  # an axis without units has nothing to mask
+                masks[name] = mask.resized(sizes.get(name, mask.size))
         return self._with(axes, masks, tensors)
 
     def fuse(self) -> nn.Module:
@@ -300,6 +303,11 @@ class Supernet(nn.Module):
                 continue
             tensor = result[binding.tensor]
             result[binding.tensor] = _scale(tensor, binding, masks[axis.name])
+        # A branch that is not needed must not add its last bias either.
+        for name, constants in self._constants.items():
+            stays = self.masked()[name].stays()
+            for constant in constants:
+                result[constant] = result[constant] * stays
         return result
 
 
@@ -322,24 +330,6 @@ def _scale(
     copies = tensor.unflatten(dim, (binding.copies, -1))  # [..., copies, units, ...]
     scaled: Tensor = copies * column
     return scaled.flatten(dim, dim + 1)
-
-
-def with_tensors(
-    model: nn.Module,
-    axes: Sequence[Axis],
-    tensors: Mapping[str, Tensor],
-) -> nn.Module:
-    """A copy of a model with tensors of its own or of smaller widths."""
-    copied = bare_copy(model)
-    load_(copied, axes, tensors)
-    return copied
-
-
-def bare_copy(module: Module) -> Module:
-    """A copy to be given new parameters: it shares the old ones instead of copying them."""
-    # deepcopy looks in its memo first: what is recorded there as its own copy is shared.
-    memo = {id(parameter): parameter for parameter in module.parameters()}
-    return copy.deepcopy(module, memo)
 
 
 def _key(name: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from torch import nn
@@ -22,8 +21,7 @@ def option_sizes(axes: Sequence[Axis]) -> list[Ints]:
     """For each axis the sizes of all its options, [options, 2]."""
     sizes = []
     for axis in axes:
-        pairs = list(product(*axis.options))
-        sizes.append(np.array(pairs, dtype=np.int64))
+        sizes.append(np.array(axis.sizes(), dtype=np.int64))
     return sizes
 
 

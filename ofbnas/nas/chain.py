@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ofbnas.models.cost import Cost
-from ofbnas.nas.dynamic import Floats, Ints, States, Window, in_steps
+from ofbnas.models.cost import Branches, Cost
+from ofbnas.nas.dynamic import Floats, Ints, States, Window, in_steps, may_go
 
 # Beyond this many distinct costs for each option of the chain's last axis, partial choices of
 # nearly equal cost compete with each other.
@@ -79,11 +79,12 @@ def best_along_chain(
         that do.
     """
     symmetric = cost.quadratic + cost.quadratic.T
+    bare, branches = cost.split(may_go(sizes))
     widths = [options.prod(1) for options in sizes]
-    own_costs = _own_costs(cost, sizes)
+    own_costs = _own_costs(bare, branches, sizes)
     least_to_come = sum(int(costs.min()) for costs in own_costs)
 
-    states = States(cost.constant)
+    states = States(bare.constant)
     last = np.zeros(1, dtype=np.int64)  # for each state the option of the chain's last axis
     for axis, neighbour in _order_of_addition(chain, symmetric):
         total = np.add.outer(states.totals, own_costs[axis])  # [states, options]
@@ -91,6 +92,8 @@ def best_along_chain(
             last_width = widths[neighbour][last]
             pairs = np.outer(last_width, widths[axis])
             total = total + symmetric[neighbour, axis] * pairs
+            branch = np.outer(last_width, widths[axis] > 0)
+            total = total + branches.linear[axis, neighbour] * branch
         value = np.add.outer(states.values, scores[axis])
         if axis in chain:
             options = np.arange(len(widths[axis]))
@@ -121,7 +124,7 @@ def best_along_chain(
     return states.picks_of(int(inside[best_inside]))
 
 
-def _own_costs(cost: Cost, sizes: Sequence[Ints]) -> list[Ints]:
+def _own_costs(cost: Cost, branches: Branches, sizes: Sequence[Ints]) -> list[Ints]:
     """For each axis the cost of each of its options, without the pairs with other axes.
 
     An axis may meet itself, so its width counts squared, too.
@@ -133,7 +136,8 @@ def _own_costs(cost: Cost, sizes: Sequence[Ints]) -> list[Ints]:
         linear = cost.linear[axis] * width
         squared = cost.quadratic[axis, axis] * width**2
         grouped = cost.grouped[axis] * groups
-        own_costs.append(linear + squared + grouped)
+        branch = branches.constant[axis] * (width > 0)
+        own_costs.append(linear + squared + grouped + branch)
     return own_costs
 
 

@@ -75,8 +75,7 @@ class CostConstraint:
 
     def pull(self, supernet: Supernet) -> Pull:
         """How the budget acts on the options' probabilities now."""
-        widths, groups = supernet.expected_sizes()
-        expected = self.expected(widths, groups) / self.full
+        expected = self.expected(supernet.expected_sizes()) / self.full
         target = (self.window.floor + self.window.limit) / (2 * self.full)
         gap = expected - target
         loss = losses.budget_pull(
@@ -125,5 +124,4 @@ class CostConstraint:
         if metric == self.metric:
             return (self.window.floor + self.window.limit) / 2
         expected = self.costs[metric].expected(self.device)
-        widths, groups = supernet.expected_sizes()
-        return float(expected(widths, groups))
+        return float(expected(supernet.expected_sizes()))

@@ -53,7 +53,7 @@ def sizes_alive(
             continue
         options = mask.alive if alive is None else alive[axis.name]
         groups = mask.groups[options]
-        channels = mask.widths[options] / groups
+        channels = mask.widths[options] / groups.clamp(min=1)
         pairs = torch.stack([groups, channels], dim=1)
         sizes.append(pairs.long().cpu().numpy())
     return sizes

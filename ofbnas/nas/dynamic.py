@@ -20,6 +20,15 @@ Floats = NDArray[np.float64]
 MAX_STATES = 4000
 
 
+def may_go(sizes: Sequence[Ints]) -> NDArray[np.bool_]:
+    """Which axes have an option without units, [axes].
+
+    Args:
+        sizes: For each axis the (groups, channels) of each of its options, [options, 2].
+    """
+    return np.array([not options.all() for options in sizes])
+
+
 @dataclass(frozen=True)
 class Window:
     """The costs a budget allows, both ends included."""

@@ -46,5 +46,5 @@ def supernet_record(supernet: Supernet) -> list[dict[str, Any]]:
         masks[axis.name].num_alive if axis.name in masks else 1  # an axis without a mask is decided
         for axis in supernet.axes
     ]
-    widths, _ = supernet.expected_sizes()
+    widths = supernet.expected_sizes().units
     return axes_record(supernet.axes, options, widths.tolist())

@@ -7,17 +7,9 @@ from itertools import islice
 from torch import Tensor
 
 from ofbnas import parallel
-from ofbnas.config import SearchConfig
 from ofbnas.training.data import Data, Epoch
 
 BATCH_SIZE = 128  # images of a forward pass, over all processes
-
-
-def compensation_images(data: Data, config: SearchConfig, seed: int) -> list[Tensor]:
-    """What a search compensates its shrinks on; nothing if it does not."""
-    if not config.compensate:
-        return []
-    return first_images(data, config.compensation.images, seed)
 
 
 def first_images(data: Data, num_images: int, seed: int) -> list[Tensor]:

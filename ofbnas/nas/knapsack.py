@@ -23,7 +23,7 @@ import numpy as np
 
 from ofbnas.models.cost import Cost
 from ofbnas.nas.chain import best_along_chain, chain_order
-from ofbnas.nas.dynamic import Floats, Ints, Window, best_separable
+from ofbnas.nas.dynamic import Floats, Ints, Window, best_separable, may_go
 
 # Up to this many combinations of coupling axes are enumerated.
 MAX_COMBINATIONS = 1000
@@ -89,6 +89,7 @@ def _best_by_enumeration(
 ) -> list[int] | None:
     """The best picks by enumerating the coupling axes' options, the most promising ones first."""
     symmetric = cost.quadratic + cost.quadratic.T
+    bare, branches = cost.split(may_go(sizes))
     rest = [axis for axis in range(len(sizes)) if axis not in coupling]
     rest_scores = [scores[axis] for axis in rest]
     best: dict[int, int] | None = None
@@ -102,14 +103,20 @@ def _best_by_enumeration(
             fixed[axis] = sizes[axis][pick]
 
         # With these widths fixed, what is left of the cost is linear: each other axis a adds
-        # (linear[a] + symmetric[a] @ fixed widths) w[a] + grouped[a] g[a].
-        cost_per_unit = cost.linear + symmetric @ fixed.prod(1)
+        # (linear[a] + symmetric[a] @ fixed widths) w[a] + grouped[a] g[a], and its branch if it has
+        # units.
+        fixed_widths = fixed.prod(1)
+        has_units = fixed_widths > 0
+        cost_per_unit = bare.linear + symmetric @ fixed_widths + has_units @ branches.linear
+        cost_of_branch = branches.at(fixed_widths)
+        base = bare.of(fixed) + int(cost_of_branch[has_units].sum())
         costs: list[Ints] = []
         for axis in rest:
             groups = sizes[axis][:, 0]
             width = sizes[axis].prod(1)
-            costs.append(cost_per_unit[axis] * width + cost.grouped[axis] * groups)
-        rest_picks = best_separable(cost.of(fixed), costs, rest_scores, window)
+            own = cost_per_unit[axis] * width + cost.grouped[axis] * groups
+            costs.append(own + cost_of_branch[axis] * (width > 0))
+        rest_picks = best_separable(base, costs, rest_scores, window)
         if rest_picks is None:
             continue
 

@@ -78,17 +78,14 @@ class ShrinkingNetwork:
         if self.average is not None:
             self.average.update(self.supernet.trained(), step)
 
-    def keep_options(self, alive: Alive, images: Sequence[Tensor] = ()) -> None:
+    def keep_options(self, alive: Alive) -> None:
         """Remove all other options, and the units that no option left can keep.
 
         Moments and averages follow.
 
         Args:
             alive: For each mask, which options stay.
-            images: Batches to compensate a shrink on, [batch, channels, height, width]; by default
-                it is not compensated.
         """
-        whole = self._whole() if images else None
         masks = self.supernet.masked()
         for name, mask in masks.items():
             mask.keep_only_(alive[name])
@@ -98,9 +95,7 @@ class ShrinkingNetwork:
         if not (shrinks or folds or all(decided)):
             return
 
-        kept, held = self._shrink()
-        if whole is not None and shrinks:
-            self._compensate(whole, kept, images)
+        held = self._shrink()
         if folds:
             shrunk_masks = self.supernet.masked()
             settled = [name for name, mask in shrunk_masks.items() if mask.settled]
@@ -115,6 +110,26 @@ class ShrinkingNetwork:
             self.average.tensors = {name: averages[name] for name in averages if name in trained}
         self._renew()
         self._load_moments(held)
+
+    def restart(self, parent: Network, images: Sequence[Tensor]) -> None:
+        """Go on from the parent's own weights, cut to the units that are left and compensated.
+
+        What the search has trained is dropped: weights, masks, moments and averages.
+
+        Args:
+            parent: The parent.
+            images: Batches to compensate on, [batch, channels, height, width].
+        """
+        kept = {name: units.to(self.device) for name, units in self.units.items()}
+        network = parent.cut(kept)
+        cut = Cut(parent.model, parent.axes, network.model, network.axes, network.units)
+        compensate_(cut, lambda: images, self.config.compensation.ridge)
+        if self.config.drop_path:
+            set_drop_path(network.model, self.config.drop_path)
+        self.supernet = Supernet(network.model, network.axes, masks={}).train()
+        if self.average is not None and self.config.ema is not None:
+            self.average = Average(self.config.ema, self.supernet.trained())
+        self._renew()
 
     def fused(self) -> nn.Module:
         """The plain model as it is now, masks fused; with averaged weights if there are any."""
@@ -174,11 +189,11 @@ class ShrinkingNetwork:
         """Give the optimizers moments and step counts that fit the present supernet."""
         load_moments(self.optimizers.optimizers, self.supernet.trained(), held)
 
-    def _shrink(self) -> tuple[dict[str, Tensor], Moments]:
+    def _shrink(self) -> Moments:
         """Replace the supernet by one without the units that can no longer be kept.
 
         Returns:
-            The units that are left of each axis that lost some, and the moments that fit them.
+            The moments that fit it.
         """
         wide = self.supernet
         bindings = wide.bound()
@@ -190,38 +205,7 @@ class ShrinkingNetwork:
         for name, units in kept.items():
             before = self.units[name].flatten()
             self.units[name] = before[units.cpu()]
-        return kept, shrunk_moments(held, bindings, kept)
-
-    def _whole(self) -> Network:
-        """The model under its masks, before options are removed."""
-        supernet = self.supernet
-        return Network(supernet.fuse().eval(), list(supernet.axes), dict(self.units))
-
-    def _compensate(
-        self,
-        whole: Network,
-        kept: Mapping[str, Tensor],
-        images: Sequence[Tensor],
-    ) -> None:
-        """Bring the network that was left by a shrink nearer to the one before.
-
-        Where a weight w under a mask m acts as m w, a change of what acts is a change of w by m^-1
-        times as much. Moments stay: they are about the same gradients.
-        """
-        supernet = self.supernet
-        model = supernet.fuse().eval()
-        before = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
-        cut = Cut(whole.model, whole.axes, model, supernet.axes, kept)
-        compensate_(cut, lambda: images, self.config.compensation.ridge)
-
-        trained = supernet.trained()
-        gains = _gains(supernet, trained)
-        with torch.no_grad():
-            for name, tensor in model.named_parameters():
-                change = (tensor - before[name]) / gains[name]
-                trained[name].add_(change)
-                if self.average is not None:
-                    self.average.tensors[name].add_(change)
+        return shrunk_moments(held, bindings, kept)
 
     def _fold(self, names: Sequence[str], held: Moments) -> Moments:
         """Multiply masks into the weights and drop them.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from ofbnas.models.axes import Axis
-from ofbnas.models.shrink import take
-from ofbnas.models.supernet import with_tensors
+from ofbnas.models.axes import Axis, at_sizes
+from ofbnas.models.shrink import take, with_tensors
 
 
 class Network(NamedTuple):
@@ -25,6 +25,12 @@ class Network(NamedTuple):
     axes: list[Axis]
     units: dict[str, Tensor]
 
+    @classmethod
+    def whole(cls, model: nn.Module, axes: Sequence[Axis]) -> Network:
+        """A parent with all of its units."""
+        units = {axis.name: torch.arange(axis.units).view(axis.size) for axis in axes}
+        return cls(model, list(axes), units)
+
     def cut(
         self, kept: Mapping[str, Tensor], tensors: Mapping[str, Tensor] | None = None
     ) -> Network:
@@ -36,12 +42,11 @@ class Network(NamedTuple):
             tensors: Of the model as it is, by name, in place of its own.
         """
         whole = dict(self.model.named_parameters()) | dict(tensors or {})
-        axes = list(self.axes)
         units = dict(self.units)
-        for index, axis in enumerate(axes):
-            if axis.name in kept:
-                left = kept[axis.name]
-                axes[index] = axis.resized((left.shape[0], left.shape[1]))
-                units[axis.name] = units[axis.name].flatten()[left.cpu()]
+        for name, left in kept.items():
+            units[name] = units[name].flatten()[left.cpu()]
+        axes = at_sizes(
+            self.axes, {name: (len(left), left.shape[1]) for name, left in kept.items()}
+        )
         model = with_tensors(self.model, axes, take(whole, self.axes, kept))
         return Network(model.eval(), axes, units)

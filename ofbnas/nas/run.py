@@ -12,18 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from ofbnas import parallel
-from ofbnas.config import Length, SearchConfig
+from ofbnas.config import SearchConfig
 from ofbnas.models.axes import Axis, set_drop_path
 from ofbnas.models.bimask import BiMask
 from ofbnas.models.passes import FeaturesAndOutputs
+from ofbnas.models.shrink import bare_copy
 from ofbnas.models.supernet import Supernet
 from ofbnas.models.tokens import MaskedImageModelling
 from ofbnas.nas.constraint import CostConstraint
 from ofbnas.nas.decisiveness import decisiveness
 from ofbnas.nas.history import supernet_record
-from ofbnas.nas.images import compensation_images
+from ofbnas.nas.images import first_images
 from ofbnas.nas.initialize import initialize_
 from ofbnas.nas.network import ShrinkingNetwork
+from ofbnas.nas.plain import Network
 from ofbnas.training.batches import Parts, Position
 from ofbnas.training.data import Data
 from ofbnas.training.evaluation import evaluate
@@ -66,7 +68,7 @@ class SearchRun(Run):
         super().__init__(data, config, seed)
         searched = [(axis.name, axis.size, axis.options) for axis in axes]
         self.settings = repr((config, seed, searched))
-        self.phase_length = _phase_length(config, self.length)
+        self.phase_length = config.open_length(self.length)
         self.interval = max(1.0, config.decision_interval.of(self.phase_length))
 
         torch.manual_seed(seed)
@@ -91,11 +93,12 @@ class SearchRun(Run):
             self.device,
         )
 
+        # It shares its parameters with the caller's model, whose mode stays as it is.
+        self.parent = Network.whole(bare_copy(model).eval(), axes)
         self.teacher = teacher
         if config.distill is not None and teacher is None:
             self.teacher = Teacher(copy.deepcopy(model), config.distill)
         self.criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-        self.images = compensation_images(data, config, seed)
         self.until_decision = self.interval
         self.interval_losses = Mean()
         self.forced = 0
@@ -198,9 +201,13 @@ class SearchRun(Run):
             records = self.history[-1:]
             self._agree()
             alive = self.constraint.survivors(self.supernet)
-            self.network.keep_options(alive, self.images)
+            self.network.keep_options(alive)
         if phase_is_over:
             self._decide_the_rest()
+        restarts = self.config.decided_weights == "parent" and num_steps < self.length.steps
+        if restarts and not self.network.open_axes():
+            images = first_images(self.data, self.config.compensation.images, self.seed)
+            self.network.restart(self.parent, images)
         return records
 
     def projected_metrics(self) -> dict[str, float]:
@@ -314,7 +321,7 @@ class SearchRun(Run):
         self.forced += len(open_axes)
         self._agree()
         alive = self.constraint.best_choice(self.supernet)
-        self.network.keep_options(alive, self.images)
+        self.network.keep_options(alive)
 
     def _agree(self) -> None:
         """Give all processes the same masks, bit for bit, so that they decide alike."""
@@ -341,10 +348,3 @@ class SearchRun(Run):
             "multiplier": float(self.constraint.multiplier),
             "axes": supernet_record(self.supernet),
         }
-
-
-def _phase_length(config: SearchConfig, length: Length) -> Length:
-    """The part of a run, in steps and epochs, in which options are open: at least one step."""
-    configured = max(1.0, config.decide_by.of(length))
-    steps = min(configured, length.steps)
-    return Length(steps, length.epochs * steps / length.steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ def taylor(
     model: nn.Module,
     axes: Sequence[Axis],
     batches: Iterable[tuple[Tensor, Tensor]],
+    loss_of: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
 ) -> dict[str, Tensor]:
     """First-order Taylor saliency: how much the loss would change if a unit were masked out.
 
@@ -27,6 +28,7 @@ def taylor(
         model: The trained model; its mode and its gradients stay as they are.
         axes: The model's axes.
         batches: Images [batch, channels, height, width] and labels [batch].
+        loss_of: The loss of outputs and labels, [].
 
     Returns:
         Axis name to saliency, [units].
@@ -44,7 +46,7 @@ def taylor(
     model.eval()
     for images, labels in batches:
         outputs = model(images)
-        loss = nn.functional.cross_entropy(outputs, labels)
+        loss = loss_of(outputs, labels)
         # autograd.grad, unlike backward(), leaves the parameters' own gradients alone.
         grads = torch.autograd.grad(loss, list(tensors.values()))
         gradients = dict(zip(tensors, grads, strict=True))

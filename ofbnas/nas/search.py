@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ofbnas.config import SearchConfig
+from ofbnas.config import BudgetConfig, SearchConfig
+from ofbnas.errors import InputError
 from ofbnas.models.architecture import Architecture
 from ofbnas.models.axes import Axis
 from ofbnas.models.axes import axes as axes_of
-from ofbnas.models.cost import sizes_of
+from ofbnas.models.cost import Cost, Metric
 from ofbnas.models.subnet import Subnet
+from ofbnas.nas.plain import Network
 from ofbnas.nas.run import SearchRun
 from ofbnas.nas.training_free import TrainingFreeSearch
 from ofbnas.training.data import Data
 from ofbnas.training.events import Callback
+from ofbnas.training.features import has_classifier
 from ofbnas.training.loop import train
 from ofbnas.training.teacher import Teacher
 
@@ -82,35 +85,105 @@ def search(
         rungs: Epochs, from 1, after which the search is measured for `Callback.on_rung`.
 
     Raises:
-        InputError: The model cannot be searched, or the budget is out of reach.
+        InputError: The model cannot be searched or, without a classifier, trained; or the budget is
+            out of reach.
         NotFiniteError: A loss became NaN or infinite.
     """
     searched = list(axes_of(model) if axes is None else axes)
     if config.epochs == 0:
-        free = TrainingFreeSearch(model, data, config, searched, seed)
-        network = free.run(callbacks, checkpoint)
-        costs = free.budget.costs
-        note = free.budget.note
-        forced = 0
-        history = free.history
-    else:
-        run = SearchRun(model, data, config, searched, seed, teacher)
-        train(run, callbacks=callbacks, checkpoint=checkpoint, rungs=rungs)
-        network = run.network.plain()
-        costs = run.constraint.costs
-        note = run.constraint.note
-        forced = run.forced
-        history = run.history
-    sizes = sizes_of(network.axes)
+        found = compress(
+            model,
+            data,
+            config,
+            name=name,
+            kwargs=kwargs,
+            axes=searched,
+            seed=seed,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+        )
+        ((_, result),) = found
+        return result
+    if not has_classifier(model):
+        raise InputError(
+            f"{name} has no classifier (num_classes 0), so labels cannot train it; set search.epochs "
+            "to 0, which compresses it without training"
+        )
+    run = SearchRun(model, data, config, searched, seed, teacher)
+    train(run, callbacks=callbacks, checkpoint=checkpoint, rungs=rungs)
+    constraint = run.constraint
+    subnet = _subnet(run.network.plain(), name, kwargs)
+    return _result(subnet, constraint.costs, constraint.note, run.forced, run.history)
+
+
+def compress(
+    model: nn.Module,
+    data: Data,
+    config: SearchConfig,
+    more: Sequence[BudgetConfig] = (),
+    *,
+    name: str,
+    kwargs: Mapping[str, Any],
+    axes: Sequence[Axis],
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: Path | None = None,
+) -> Iterator[tuple[int, SearchResult]]:
+    """Compress a trained model to one budget or several, without training.
+
+    A lower budget goes on from the network of the next higher one.
+
+    Args:
+        model: As for `search`, and so are the arguments that are not named here.
+        data: Images of its training split are looked at; labels are not.
+        config: Configuration of the search; its budget is the first one.
+        more: Further budgets of the same metric, in any order.
+        name: timm's name of the parent.
+        kwargs: The arguments of timm.create_model that the parent was made with.
+        axes: What is searched.
+        seed: Random seed.
+        callbacks: Called at each event; a step is an epoch.
+        checkpoint: A file that is written after each step, and resumed from if it exists.
+
+    Returns:
+        An iterator over budgets, the highest first: a budget's number, 0 for that of `config`, and
+        what was found, as soon as it is. A budget that the checkpoint is already below is left out.
+
+    Raises:
+        InputError: The model cannot be searched, or a budget is out of reach.
+    """
+    run = TrainingFreeSearch(model, data, config, axes, seed, more)
+
+    def results() -> Iterator[tuple[int, SearchResult]]:
+        for number, network in run.run(callbacks, checkpoint):
+            budget = run.budgets[number]
+            subnet = _subnet(network, name, kwargs)
+            yield number, _result(subnet, budget.costs, budget.note, 0, run.history)
+
+    return results()
+
+
+def _subnet(network: Network, name: str, kwargs: Mapping[str, Any]) -> Subnet:
+    """A network as a subnet of its parent."""
+    sizes = {axis.name: axis.size for axis in network.axes}
+    units = {axis_name: kept.tolist() for axis_name, kept in network.units.items()}
+    return Subnet(Architecture(name, dict(kwargs), sizes), network.model, units)
+
+
+def _result(
+    subnet: Subnet,
+    costs: Mapping[Metric, Cost],
+    note: str | None,
+    forced: int,
+    history: Sequence[dict[str, Any]],
+) -> SearchResult:
+    """What a search found, with its costs."""
+    sizes = list(subnet.architecture.sizes.values())
     return SearchResult(
-        Subnet(
-            Architecture(name, dict(kwargs), {axis.name: axis.size for axis in network.axes}),
-            network.model,
-            {axis_name: kept.tolist() for axis_name, kept in network.units.items()},
-        ),
+        subnet,
         macs=costs["macs"].of(sizes),
         params=costs["params"].of(sizes),
         note=note,
         forced=forced,
-        history=history,
+        history=list(history),
     )

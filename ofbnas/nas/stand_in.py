@@ -59,7 +59,8 @@ def stand_in(
     If inputs R are removed, the best weights of the inputs S that are left follow from moments of
     the whole model: with W its weights and G the moments, S gets W_R G_RS (G_SS + ridge)^-1 more.
     It takes no forward pass, so many options can be tried. It takes the norms of a narrower
-    stream to be those of the whole one, and the layers before to be as they were.
+    stream to be those of the whole one, and the layers before to be as they were. Where no inputs
+    are left, the bias stands in for them by their mean.
 
     Args:
         model: The whole model.
@@ -69,7 +70,8 @@ def stand_in(
         ridge: As for `compensate_`.
 
     Returns:
-        The tensors of the model that change, by name, as wide as they were.
+        The tensors of the model that change, by name, as wide as they were; weights of the inputs
+        to remove are 0.
     """
     tensors: dict[str, Tensor] = {}
     for binding in axis.bindings:
@@ -86,6 +88,7 @@ def stand_in(
         weight = layer.weight.clone()
         num_left = int(is_left.sum())
         weight[:, is_left] += change[:, :num_left]
+        weight[:, ~is_left] = 0
         tensors[binding.tensor] = weight
         if layer.bias is not None:
             tensors[f"{name}.bias"] = layer.bias + change[:, num_left]
@@ -97,6 +100,8 @@ def _change(layer: nn.Linear, is_left: Tensor, gram: Tensor, ridge: float) -> Te
     stays = is_left
     if layer.bias is not None:
         stays = torch.cat([is_left, is_left.new_ones(1)])  # a bias is never removed
+    elif not is_left.any():
+        return layer.weight.new_zeros(layer.out_features, 0)
     of_left = gram[stays]
     removed_weights = layer.weight[:, ~is_left].double()
     products = of_left[:, ~stays] @ removed_weights.T

@@ -3,7 +3,7 @@
 What an option costs is measured: the model is cut to that option alone, and its outputs are
 compared with the parent's. Such losses add up while cuts are small. So a deep cut is made in steps:
 after each, compensation restores what it can, and all options left are measured anew. It takes
-minutes, and needs images but no labels.
+minutes, and needs images but no labels. A lower budget goes on from the network of a higher one.
 
 Measured losses and an exact knapsack are also what SPDY (arXiv 2201.13096) and ZipLM (2302.04089)
 choose by.
@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ofbnas import parallel
-from ofbnas.config import SearchConfig
-from ofbnas.models.axes import Axis
+from ofbnas.config import BudgetConfig, SearchConfig
+from ofbnas.models.axes import Axis, at_sizes
 from ofbnas.models.cost import sizes_of
-from ofbnas.models.supernet import with_tensors
+from ofbnas.models.shrink import with_tensors
 from ofbnas.nas.budget import budget_of, choose, option_sizes, window_below
+from ofbnas.nas.comparison import comparison_with, fisher_batches
 from ofbnas.nas.compensation import Cut, compensate_
 from ofbnas.nas.dynamic import Floats, Ints
 from ofbnas.nas.history import axes_record
@@ -37,22 +37,27 @@ from ofbnas.training.checkpoint import load_checkpoint, save_checkpoint
 from ofbnas.training.data import Data, Epoch
 from ofbnas.training.events import Callback
 
-SALIENCY_BATCH_SIZE = 8  # images whose gradients are summed before they are squared
 LABELS_STREAM = 2  # of random numbers, for the labels that saliency draws
 
 
 class TrainingFreeSearch:
-    """A parent, the images it is compared on, and its budget.
+    """A parent, the images it is compared on, and its budgets.
 
     Attributes:
-        budget: What the subnet may cost.
+        budgets: What each subnet may cost, in the order given.
         history: One record per step.
     """
 
     def __init__(
-        self, model: nn.Module, data: Data, config: SearchConfig, axes: Sequence[Axis], seed: int
+        self,
+        model: nn.Module,
+        data: Data,
+        config: SearchConfig,
+        axes: Sequence[Axis],
+        seed: int,
+        more: Sequence[BudgetConfig] = (),
     ) -> None:
-        """Take the images, and find the window of the budget.
+        """Take the images, and find the windows of the budgets.
 
         Args:
             model: The trained parent, on the data's device.
@@ -60,18 +65,20 @@ class TrainingFreeSearch:
             config: The search's; `training_free`, `compensation` and `budget` are used.
             axes: What is searched.
             seed: Of the choice of images.
+            more: Budgets besides that of `config`, of the same metric.
 
         Raises:
-            InputError: The budget is out of reach.
+            InputError: A budget is out of reach.
         """
         self.config = config.training_free
         self.device = data.device
         self.seed = seed
-        units = {axis.name: torch.arange(axis.units).view(axis.size) for axis in axes}
-        self.parent = Network(model, list(axes), units)
-        self.settings = repr((config, seed, [(axis.name, axis.options) for axis in axes]))
+        self.parent = Network.whole(model, axes)
+        self.settings = repr((config, seed, [(axis.name, axis.options) for axis in axes], *more))
 
-        self.budget = budget_of(model, axes, config.budget)
+        self.budgets = [budget_of(model, axes, budget) for budget in (config.budget, *more)]
+        self.cost = self.budgets[0].cost
+        self.full = self.budgets[0].full
         self.tolerance = config.budget.tolerance
         self.history: list[dict[str, Any]] = []
 
@@ -79,38 +86,63 @@ class TrainingFreeSearch:
         num_images = max(self.compensation.images, self.config.scoring_images)
         self.images = first_images(data, num_images, seed)
         self.scoring_images = self.images[: max(1, self.config.scoring_images // BATCH_SIZE)]
-        self.parent_outputs = [_log_probabilities(model, images) for images in self.scoring_images]
+        self.comparison = comparison_with(model, self.scoring_images)
 
-    def run(self, callbacks: Sequence[Callback] = (), checkpoint: Path | None = None) -> Network:
-        """Cut in steps, each to about the same share of the one before.
+    def run(
+        self, callbacks: Sequence[Callback] = (), checkpoint: Path | None = None
+    ) -> Iterator[tuple[int, Network]]:
+        """Cut in steps, each to about the same share of the one before, from budget to budget.
 
         Args:
             callbacks: Each step is an epoch to them.
             checkpoint: A file that is written after each step, and resumed from if it is there.
+
+        Yields:
+            The highest budget that is left, as its number in `budgets`, and its network. Those that
+            a checkpoint is already below are left out.
         """
-        limits = self._limits()
+        order = sorted(range(len(self.budgets)), key=self._limit, reverse=True)
+        limits = self._limits([self._limit(number) for number in order])
+        num_steps = sum(map(len, limits))
         network = self.parent
         state = load_checkpoint(checkpoint, self.settings, self.device)
         if state is not None:
             network = self._rebuilt(state["sizes"], state["tensors"], state["units"])
             self.history = list(state["history"])
         for callback in callbacks:
-            callback.on_fit_begin("search", len(self.history), len(limits))
+            callback.on_fit_begin("search", len(self.history), num_steps)
 
-        for step in range(len(self.history), len(limits)):
-            before = network
-            network = self._step(before, limits[step], step)
-            divergence = self._divergence(network.model)
-            self.history.append(self._record(before, network, step, divergence))
-            if checkpoint is not None:
-                save_checkpoint(checkpoint, _state(network, self.history), self.settings)
-            for callback in callbacks:
-                callback.on_decision(self.history[-1])
-                callback.on_epoch("search", step + 1, len(limits), {"divergence": divergence})
+        step = 0
+        for number, limits_of_steps in zip(order, limits, strict=True):
+            for limit in limits_of_steps:
+                if step == len(self.history):  # the steps before are in the checkpoint
+                    network = self._step(network, limit, step)
+                    self._report(network, num_steps, callbacks, checkpoint)
+                step += 1
+            if step == len(self.history):
+                yield number, network
 
         for callback in callbacks:
             callback.on_end("search")
-        return network
+
+    def _limit(self, number: int) -> int:
+        """The highest cost of a budget."""
+        return self.budgets[number].window.limit
+
+    def _report(
+        self,
+        network: Network,
+        num_steps: int,
+        callbacks: Sequence[Callback],
+        checkpoint: Path | None,
+    ) -> None:
+        """Write the checkpoint after a step, and tell callbacks of it."""
+        record = self.history[-1]
+        if checkpoint is not None:
+            save_checkpoint(checkpoint, _state(network, self.history), self.settings)
+        for callback in callbacks:
+            callback.on_decision(record)
+            callback.on_epoch("search", record["step"], num_steps, {"divergence": record["task"]})
 
     def _rebuilt(
         self,
@@ -119,62 +151,56 @@ class TrainingFreeSearch:
         units: Mapping[str, Tensor],
     ) -> Network:
         """The network of a checkpoint."""
-        axes = [axis.resized(sizes[axis.name]) for axis in self.parent.axes]
+        axes = at_sizes(self.parent.axes, sizes)
         model = with_tensors(self.parent.model, axes, tensors)
         return Network(model.eval(), axes, {name: kept.cpu() for name, kept in units.items()})
 
-    def _limits(self) -> list[int]:
-        """The highest cost after each step, down to the budget."""
-        share = self.budget.window.limit / self.budget.full
-        num_steps = max(1, math.ceil(math.log(share) / math.log(self.config.step) - 1e-9))
-        limits = [
-            math.floor(self.budget.full * share ** (k / num_steps)) for k in range(1, num_steps)
-        ]
-        return [*limits, self.budget.window.limit]
+    def _limits(self, ends: Sequence[int]) -> list[list[int]]:
+        """The highest cost after each step, in a list for each end, down to that end."""
+        limits = []
+        start = self.full
+        for end in ends:
+            share = end / start
+            num_steps = max(1, math.ceil(math.log(share) / math.log(self.config.step) - 1e-9))
+            between = [math.floor(start * share ** (k / num_steps)) for k in range(1, num_steps)]
+            limits.append([*between, end])
+            start = end
+        return limits
 
-    def _step(self, network: Network, limit: int, step: int) -> Network:
-        """The network within a limit of cost, compensated."""
-        saliency = self._saliency(network, step)
-        sizes = [_options_left(axis) for axis in network.axes]
-        scores = self._scores(network, sizes, saliency)
-        window = window_below(self.budget.cost, sizes, limit, self.tolerance)
-        picks = choose(self.budget.cost, sizes, scores, window)
+    def _step(self, before: Network, limit: int, step: int) -> Network:
+        """The network within a limit of cost, compensated; the history gets a record of it."""
+        saliency = self._saliency(before, step)
+        sizes = [_options_left(axis) for axis in before.axes]
+        scores = self._scores(before, sizes, saliency)
+        window = window_below(self.cost, sizes, limit, self.tolerance)
+        picks = choose(self.cost, sizes, scores, window)
         if picks is None:
             raise RuntimeError(f"no architecture lies in {window}, though it was found in reach")
 
         kept: dict[str, Tensor] = {}
-        for axis, options, pick in zip(network.axes, sizes, picks, strict=True):
+        for axis, options, pick in zip(before.axes, sizes, picks, strict=True):
             groups, channels = options[pick].tolist()
             if (groups, channels) != axis.size:
                 kept[axis.name] = best_units(saliency[axis.name], axis.size, (groups, channels))
-        network = network.cut(kept)
+        network = before.cut(kept)
         cut = Cut(self.parent.model, self.parent.axes, network.model, network.axes, network.units)
         compensate_(cut, lambda: self.images, self.compensation.ridge)
+        divergence = self.comparison.divergence(network.model)
+        self.history.append(self._record(before, network, step, divergence))
         return network
 
     def _saliency(self, network: Network, step: int) -> dict[str, Tensor]:
-        """How much each unit matters to what the network says: no labels are needed.
-
-        Labels are drawn from the network's own probabilities, so the squared gradients are its
-        Fisher information.
-        """
+        """How much each unit matters to what the network says, by its Fisher information."""
         generator = Epoch(self.seed, step, LABELS_STREAM).generator(rank=parallel.shard().rank)
-
-        def labelled() -> Iterator[tuple[Tensor, Tensor]]:
-            for images in self.scoring_images:
-                for part in images.split(SALIENCY_BATCH_SIZE):
-                    with torch.no_grad():
-                        probabilities = network.model(part).softmax(1).cpu()
-                    labels = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
-                    yield part, labels.to(part.device)
-
-        return taylor(network.model, network.axes, labelled())
+        draw = self.comparison.draw
+        batches = fisher_batches(network.model, self.scoring_images, draw, generator)
+        return taylor(network.model, network.axes, batches, self.comparison.loss)
 
     def _scores(
         self, network: Network, sizes: Sequence[Ints], saliency: Mapping[str, Tensor]
     ) -> list[Floats]:
         """For each axis, minus what each of its options alone adds to the divergence, [options]."""
-        present = self._divergence(network.model)
+        present = self.comparison.divergence(network.model)
         moments = input_moments(network.model, network.axes, self.scoring_images)
         scores = []
         for axis, options in zip(network.axes, sizes, strict=True):
@@ -185,21 +211,14 @@ class TrainingFreeSearch:
                     continue
                 kept = best_units(saliency[axis.name], axis.size, (groups, channels))
                 tensors = stand_in(network.model, axis, kept, moments, self.compensation.ridge)
-                divergence = self._divergence(network.cut({axis.name: kept}, tensors).model)
+                # Layers before a branch that goes can add its mean instead: it is left in place
+                # with its mean alone.
+                removed = {axis.name: kept} if len(kept) else {}
+                cut = network.cut(removed, tensors)
+                divergence = self.comparison.divergence(cut.model)
                 losses.append(max(0.0, divergence - present))
             scores.append(-np.array(losses))
         return scores
-
-    def _divergence(self, model: nn.Module) -> float:
-        """Mean Kullback-Leibler divergence of a model's outputs from the parent's."""
-        divergence = torch.zeros((), device=self.device)
-        num_images = 0
-        for images, expected in zip(self.scoring_images, self.parent_outputs, strict=True):
-            outputs = _log_probabilities(model, images)
-            divergence += nn.functional.kl_div(outputs, expected, reduction="sum", log_target=True)
-            num_images += len(images)
-        parallel.average_([divergence])
-        return float(divergence) / num_images
 
     def _record(
         self, before: Network, after: Network, step: int, divergence: float
@@ -211,7 +230,7 @@ class TrainingFreeSearch:
             "epoch": step + 1,
             "step": step + 1,
             "task": divergence,
-            "expected_cost": self.budget.cost.of(sizes_of(after.axes)) / self.budget.full,
+            "expected_cost": self.cost.of(sizes_of(after.axes)) / self.full,
             "axes": axes_record(before.axes, options, widths),
         }
 
@@ -231,9 +250,3 @@ def _options_left(axis: Axis) -> Ints:
     options = option_sizes([axis])[0]
     left: Ints = options[(options <= axis.size).all(1)]
     return left
-
-
-@torch.no_grad()
-def _log_probabilities(model: nn.Module, images: Tensor) -> Tensor:
-    logits: Tensor = model(images)
-    return logits.log_softmax(1)

@@ -16,7 +16,7 @@ from typing import Any
 import timm
 import torch
 from timm.data import resolve_data_config
-from torch import nn
+from torch import Tensor, nn
 
 from ofbnas.config import (
     DataConfig,
@@ -104,7 +104,7 @@ def space_of(config: str | SpaceConfig) -> Space:
     space: dict[str, Shares | Sequence[int]] = {}
     for key, choice in config:
         if isinstance(choice, RangeConfig):
-            space[key] = Shares(choice.low, choice.high, choice.step)
+            space[key] = Shares(choice.low, choice.high, choice.step, choice.multiple_of)
         elif choice is not None:
             space[key] = choice
     return space
@@ -131,6 +131,13 @@ def trained_parent(config: StudyConfig, data: Data, callbacks: Sequence[Callback
         parent.model, data, config.pretrain, seed=config.seed, file=file, callbacks=callbacks
     )
     return replace(parent, model=parent.model.cpu().eval())
+
+
+def parent_with(config: StudyConfig, state: Mapping[str, Tensor], device: torch.device) -> Parent:
+    """A study's parent with given tensors, on a device."""
+    parent = untrained_parent(config)
+    parent.model.load_state_dict(state)
+    return replace(parent, model=parent.model.to(device).eval())
 
 
 def check_weights(config: StudyConfig) -> Parent:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ofbnas.config import BudgetConfig, ImageDataConfig, StudyConfig, TrainConfig
+from ofbnas.config.ranges import ChoiceParam
 from ofbnas.errors import InputError
 from ofbnas.models.axes import Axis, input_size
 from ofbnas.models.cost import cost_of, least_sizes, sizes_of
 from ofbnas.nas.budget import option_sizes, window_below
-from ofbnas.study.parent import data_of, meta_parent
-from ofbnas.training.data import may_download
+from ofbnas.nas.search import compress
+from ofbnas.study.parent import data_of, meta_parent, parent_with
+from ofbnas.training.data import Data, may_download
+from ofbnas.training.evaluation import evaluate
+from ofbnas.training.events import Callback
 
 # Bytes for each parameter of a search: weight, masked weight, gradient, two moments.
 BYTES_PER_PARAMETER = 20
 BYTES_OF_AVERAGE = 4  # more for each parameter, where its moving average is kept
 # Activations kept under autocast, as a share of those in float32; measured on DeiT-S.
 HALF_PRECISION = 0.56
+MEASURED_BETWEEN = 3  # budgets between the ends of a range that `measure` tries
 
 
 def describe_space(model: nn.Module, axes: Sequence[Axis], name: str) -> dict[str, Any]:
@@ -38,11 +45,6 @@ def describe_space(model: nn.Module, axes: Sequence[Axis], name: str) -> dict[st
     least = least_sizes(axes)
 
     # The number of architectures may exceed what a float holds, so logarithms are summed.
-    counts = []
-    for axis in axes:
-        groups, channels = axis.options
-        counts.append(len(groups) * len(channels))
-
     return {
         "model": name,
         "gmacs": {
@@ -53,7 +55,7 @@ def describe_space(model: nn.Module, axes: Sequence[Axis], name: str) -> dict[st
             "full": params.of(full),
             "min": params.of(least),
         },
-        "log10_architectures": sum(math.log10(count) for count in counts),
+        "log10_architectures": sum(math.log10(axis.num_options) for axis in axes),
         "axes": [_describe_axis(axis) for axis in axes],
     }
 
@@ -103,12 +105,21 @@ def plan(config: StudyConfig, *, connect: bool = False) -> dict[str, Any]:
     }
 
 
-def requested_budgets(config: StudyConfig) -> list[BudgetConfig]:
-    """The budgets that a study may request: its only one, or the ends of the range it sweeps."""
+def requested_budgets(config: StudyConfig, between: int = 0) -> list[BudgetConfig]:
+    """The budgets that a study may request: its only one, or the ends of the range it sweeps.
+
+    Args:
+        config: The study.
+        between: Number of further budgets inside a range, evenly spaced on a logarithmic scale.
+    """
     for name, param in config.sweep.params.items():
         if name.startswith("search.budget."):
-            at_ends = [config.with_values({name: value}) for value in param.ends()]
-            return [values.search.budget for values in at_ends]
+            values = param.ends()
+            if between and not isinstance(param, ChoiceParam):
+                spaced = np.geomspace(param.low, param.high, between + 2)
+                values = sorted({round(value, 12) for value in spaced.tolist()})
+            swept = [config.with_values({name: value}) for value in values]
+            return [study.search.budget for study in swept]
     return [config.search.budget]
 
 
@@ -133,6 +144,57 @@ def check_budgets(
             }
         )
     return checked
+
+
+def measure(
+    config: StudyConfig,
+    data: Data,
+    parent_state: Mapping[str, Tensor],
+    callbacks: Sequence[Callback] = (),
+) -> list[dict[str, Any]]:
+    """The front that a study would begin from: its parent, compressed without training.
+
+    Args:
+        config: The study.
+        data: On the device to measure on.
+        parent_state: The trained parent's tensors.
+        callbacks: Receive what happens.
+
+    Returns:
+        The networks at the ends of the budgets that the study may request and at some between, the
+        smallest first, and then the parent: costs, accuracy on the validation images, and the
+        seconds until the network was found.
+    """
+    started = time.monotonic()
+    parent = parent_with(config, parent_state, data.device)
+    budgets = requested_budgets(config, between=MEASURED_BETWEEN)
+    free = config.with_values({"search.epochs": 0, "search.budget": budgets[0].model_dump()})
+    found = compress(
+        parent.model,
+        data,
+        free.search,
+        budgets[1:],
+        name=config.model.name,
+        kwargs=parent.kwargs,
+        axes=parent.axes,
+        seed=config.seed,
+        callbacks=callbacks,
+    )
+    measured = []
+    for _, result in found:
+        seconds = time.monotonic() - started
+        point = _point(result.macs, result.params, result.subnet.model, data)
+        measured.append(point | {"seconds": seconds})
+    sizes = sizes_of(parent.axes)
+    macs = cost_of(parent.model, parent.axes, "macs").of(sizes)
+    params = cost_of(parent.model, parent.axes, "params").of(sizes)
+    return [*reversed(measured), _point(macs, params, parent.model, data) | {"seconds": 0.0}]
+
+
+def _point(macs: int, params: int, model: nn.Module, data: Data) -> dict[str, Any]:
+    """A network's costs and accuracy, under the names of the table's columns."""
+    top1 = evaluate(model, data.val).top1
+    return {"gmacs": macs / 1e9, "params": params, "val_top1": top1}
 
 
 def memory(model: nn.Module, config: TrainConfig) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,17 +23,20 @@ from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.models.subnet import Subnet
 from ofbnas.nas.search import SearchResult, search
 from ofbnas.parallel import shard
-from ofbnas.study.parent import Parent, data_record, teacher_of, untrained_parent
+from ofbnas.study.clock import Clock
+from ofbnas.study.parent import Parent, data_record, parent_with, teacher_of
 from ofbnas.study.provenance import git_commit, versions
 from ofbnas.study.saved_subnet import save_subnet
 from ofbnas.table import store
 from ofbnas.table.columns import Row
-from ofbnas.training.checkpoint import load_checkpoint, restart_if_stale, save_checkpoint
+from ofbnas.training.checkpoint import restart_if_stale
 from ofbnas.training.data import Data
 from ofbnas.training.evaluation import evaluate
-from ofbnas.training.events import Callback, Phase
+from ofbnas.training.events import Callback
 from ofbnas.training.finetune import finetune
 from ofbnas.training.latency import latency
+
+CHECKPOINTS = "checkpoints"  # in a study's folder, those of what is running
 
 
 def run_trial(
@@ -68,15 +70,11 @@ def run_trial(
         NotFiniteError: A loss became NaN or infinite.
     """
     checkpoints = checkpoint_folder(folder, trial)
-    clock = _Clock(checkpoints / "seconds.pt")
+    clock = Clock(checkpoints / "seconds.pt")
     values = config.with_values(params)
-
-    parent = untrained_parent(values)
-    parent.model.load_state_dict(parent_state)
-    parent = replace(parent, model=parent.model.to(data.device).eval())
-    stages = _Stages(
+    stages = Stages(
         values,
-        parent,
+        parent_with(values, parent_state, data.device),
         data,
         config.seed + trial,
         checkpoints,
@@ -84,44 +82,15 @@ def run_trial(
     )
 
     result = stages.search(config.rungs(values.search.epochs))
-    before = evaluate(result.subnet.model, data.test)
-    subnet = stages.finetune(result.subnet)
-    row = replace(
-        base_row(config, params, trial, "complete"),
-        top1_before_finetune=before.top1,
-        **_search_columns(values, result),
-        **_subnet_columns(subnet, parent, data),
-        **_parent_columns(parent, data),
-        device=device_name(data.device),
-    )
-
-    # From here on only the first process measures and writes.
-    if shard().rank != 0:
-        return row
-    if values.latency is not None:
-        row = replace(row, **latency(subnet.model, parent.model, values.latency))
-    weights, sha256 = save_subnet(subnet, folder, trial, row)
-    store.write_history(folder, trial, result.history)
-    seconds = clock.seconds()
-    if gpus is None:
-        gpus = shard().world if data.device.type == "cuda" else 0
-    row = replace(
-        row,
-        weights=weights.relative_to(folder).as_posix(),
-        weights_sha256=sha256,
-        seconds=seconds,
-        gpu_hours=gpus * seconds / 3600,
-        finished_at=datetime.now(UTC),
-    )
-    # The row is written last: a trial that has one is finished, and is never run again.
-    store.write_row(folder, row)
-    drop_checkpoints(folder, trial)
+    row = stages.finish(result, base_row(config, params, trial, "complete"), folder, clock, gpus)
+    if shard().rank == 0:
+        drop_checkpoints(folder, trial)
     return row
 
 
 @dataclass(frozen=True)
-class _Stages:
-    """The two trainings of a trial, and what they have in common.
+class Stages:
+    """The stages of a trial, and what they have in common.
 
     Attributes:
         config: The study, with the trial's values of the swept fields.
@@ -174,6 +143,60 @@ class _Stages:
             checkpoint=self.checkpoints / "finetune.pt",
         )
         return restart_if_stale(finetuning)
+
+    def finish(
+        self,
+        result: SearchResult,
+        row: Row,
+        folder: Path,
+        clock: Clock,
+        gpus: float | None = None,
+    ) -> Row:
+        """Fine-tune what was found and measure it; write the subnet, the history and the row.
+
+        Args:
+            result: What was found.
+            row: What is known of the trial before it runs.
+            folder: The study's.
+            clock: Of the trial.
+            gpus: As for `run_trial`.
+
+        Returns:
+            The row; with several processes, only that of the first one names the weights.
+        """
+        data = self.data
+        before = evaluate(result.subnet.model, data.test)
+        subnet = self.finetune(result.subnet)
+        row = replace(
+            row,
+            top1_before_finetune=before.top1,
+            **_search_columns(self.config, result),
+            **_subnet_columns(subnet, self.parent, data),
+            **_parent_columns(self.parent, data),
+            device=device_name(data.device),
+        )
+
+        # From here on only the first process measures and writes.
+        if shard().rank != 0:
+            return row
+        if self.config.latency is not None:
+            row = replace(row, **latency(subnet.model, self.parent.model, self.config.latency))
+        weights, sha256 = save_subnet(subnet, folder, row.trial, row)
+        store.write_history(folder, row.trial, result.history)
+        seconds = clock.seconds()
+        if gpus is None:
+            gpus = shard().world if data.device.type == "cuda" else 0
+        row = replace(
+            row,
+            weights=weights.relative_to(folder).as_posix(),
+            weights_sha256=sha256,
+            seconds=seconds,
+            gpu_hours=gpus * seconds / 3600,
+            finished_at=datetime.now(UTC),
+        )
+        # The row is written last: a trial that has one is finished, and is never run again.
+        store.write_row(folder, row)
+        return row
 
 
 def _search_columns(config: StudyConfig, result: SearchResult) -> dict[str, Any]:
@@ -260,46 +283,21 @@ def write_pruned(
     drop_checkpoints(folder, trial)
 
 
-class _Clock(Callback):
-    """The time that a trial has taken, earlier processes included up to the last epoch of each."""
-
-    settings = "the time of a trial"
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.started = time.monotonic()
-        saved = load_checkpoint(file, self.settings)
-        self.before: float = 0.0 if saved is None else saved["seconds"]
-
-    def seconds(self) -> float:
-        """Time until now."""
-        return self.before + time.monotonic() - self.started
-
-    def on_rung(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Add the time to the metrics: a trial that is pruned here has it in its row."""
-        metrics["seconds"] = self.seconds()
-
-    def on_epoch(
-        self,
-        phase: Phase,
-        epoch: int,
-        epochs: int,
-        losses: Mapping[str, float],
-    ) -> None:
-        """Save the time for a process that resumes the trial."""
-        save_checkpoint(self.file, {"seconds": self.seconds()}, self.settings)
-
-
 def checkpoint_folder(folder: Path, trial: int) -> Path:
     """Where a running trial keeps its checkpoints."""
-    return folder / "checkpoints" / f"trial-{trial:05d}"
+    return folder / CHECKPOINTS / f"trial-{trial:05d}"
 
 
 def drop_checkpoints(folder: Path, trial: int) -> None:
     """Remove the checkpoints of a finished trial."""
-    durable.remove(checkpoint_folder(folder, trial))
+    remove_checkpoints(checkpoint_folder(folder, trial))
+
+
+def remove_checkpoints(checkpoints: Path) -> None:
+    """Remove a folder of checkpoints that nothing will resume from."""
+    durable.remove(checkpoints)
     with suppress(OSError):  # not empty: other trials are running
-        (folder / "checkpoints").rmdir()
+        checkpoints.parent.rmdir()
 
 
 def base_row(

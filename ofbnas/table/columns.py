@@ -74,7 +74,8 @@ class Row:
     architecture: Mapping[str, Any] | None = _column(
         Kind.ARCHITECTURE,
         "Sizes: the embedding, of each stage where there are several, and heads, head size and "
-        "hidden units of each block; null where a block has none of its own.",
+        "hidden units of each block; 0 where a block has lost them, null where it has none of its "
+        "own.",
         **_NETWORK,
         **_BOTH,
     )

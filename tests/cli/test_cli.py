@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import yaml
 from commands import ofbnas, process
-from conftest import DIGITS, ROOT
+from conftest import DIGITS, KWARGS, NAME, ROOT, make
 from running import STUDY
 
 
@@ -176,6 +177,26 @@ def test_a_study_is_planned_with_its_rungs():
     assert "stopped" not in ok(*asked[:3])
 
 
+def test_a_plan_measures_the_front_that_a_study_would_begin_from(tmp_path):
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(STUDY))
+    cheap = ["search.compensation.images=128", "search.training_free.scoring_images=128"]
+    cheap += ["search_space={mlp: [32, 64, 128], heads: [1, 2]}"]
+    cheap += ["sweep.params={search.budget.gmacs_share: {choices: [0.8, 0.6]}}"]
+    asked = [
+        "study",
+        "plan",
+        file,
+        "--measure",
+        *(word for one in cheap for word in ("--set", one)),
+    ]
+    *found, parent = json.loads(ok(*asked, "--json"))["measured"]
+    for point, share in zip(found, (0.6, 0.8), strict=True):
+        assert point["gmacs"] <= share * parent["gmacs"] and point["params"] < parent["params"]
+        assert 0 < point["val_top1"] <= 100 and point["seconds"] > 0
+    assert not list(tmp_path.glob("runs")), "nothing is written beside the cached parent"
+
+
 def test_the_space_of_a_study_is_shown():
     found = json.loads(ok("space", "show", DIGITS, "--json"))
     assert (
@@ -224,6 +245,19 @@ def test_a_parent_is_compressed_to_several_budgets_without_training(tmp_path):
     assert all(row["arch_id"] in listed for row in rows)
 
 
+def test_a_model_is_compressed_without_a_study(tmp_path):
+    timm.models.save_for_hf(make(), str(tmp_path / "model"), model_args=KWARGS)
+    done = ofbnas(
+        "compress", f"local-dir:{tmp_path / 'model'}", "--data", "digits", "--budget", "0.8",
+        "--output", tmp_path / "out", "--json", "--set", "search.compensation.images=128",
+        "--set", "search.training_free.scoring_images=128",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert row["model"] == NAME and json.loads(row["model_kwargs"])["depth"] == KWARGS["depth"]
+    assert 0 < row["gmacs"] / row["parent_gmacs"] <= 0.8 and row["dataset"] == "digits"
+
+
 def test_one_search_runs_without_ray(tmp_path):
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(STUDY))
     for trial in (0, 1):
@@ -243,6 +277,16 @@ def test_one_search_runs_without_ray(tmp_path):
 
 WRONG = {
     "no share": (["compress", DIGITS, "--budget", "0.5,half"], "--budget is '0.5,half', expected shares"),
+    "share given twice": (["compress", DIGITS, "--budget", "0.5,0.50"], "expected each share once"),
+    "neither study nor model": (["compress", "studies/digits"], "neither a study's .yaml file nor a model"),
+    "model without data": (["compress", "deit_tiny_patch16_224"], "give --data DIR, or --data NAME such as digits"),
+    "no images": (["compress", "deit_tiny_patch16_224", "--data", "nowhere"], "--data nowhere: no such folder"),
+    "folder without a model": (["compress", "local-dir:.", "--data", "digits"], "has no config.json"),
+    "classes of other weights": (["compress", "deit_tiny_patch16_224", "--data", ".", "--num-classes", "7"],
+                                 "are for 1000 classes"),
+    "model with images of another size": (["compress", "deit_tiny_patch16_224", "--data", "digits",
+                                           "--checkpoint", "none.safetensors"], "set model.kwargs"),
+    "data of a study": (["compress", DIGITS, "--data", "digits"], "a study says its data and weights itself"),
     "share above 1": (["compress", DIGITS, "--budget", "1.5"], "--budget is '1.5', expected shares"),
     "unknown key": (["study", "run", "epocs.yaml"], "unknown key search.epocs; did you mean epochs?"),
     "broken YAML": (["study", "run", "broken.yaml"], "not valid YAML"),

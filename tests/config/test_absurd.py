@@ -169,6 +169,16 @@ FIELDS = [
     ),
     ("search_space", "{embed: {low: 0.5, step: 1.0e-320}}", "embed gives .* sizes"),
     (
+        "search_space",
+        "{head_size: {low: 0, step: 0.5}}",
+        "search_space.head_size.low is 0: .*greater than 0",
+    ),
+    (
+        "search_space",
+        "{mlp: {low: 0.5, step: 0.25, multiple_of: 0}}",
+        "search_space.mlp.multiple_of is 0: .*greater than 0",
+    ),
+    (
         "objectives",
         "[{metric: top1, direction: maximize}, {metric: top1, direction: minimize}]",
         "objectives has top1 twice; give each column once",
@@ -333,7 +343,7 @@ def test_a_path_with_a_cycle_of_links_is_reported(tmp_path):
         (0.5, 1, 0),
         (0.5, 1, 1e-12),
         (0.5, 1, float("nan")),
-        (0, 1, 0.5),
+        (-0.5, 1, 0.5),
         (1, 0.5, 0.1),
         (0.5, 2, 0.1),
     ],

@@ -57,10 +57,10 @@ def test_the_mask_is_its_definition(mask):
 @settings(max_examples=60)
 @given(masks())
 def test_the_expected_width_is_the_sum_of_v(mask):
-    units, groups = mask.expected_size()
-    torch.testing.assert_close(units, mask.sparsity().sum())
+    expected = mask.expected_size()
+    torch.testing.assert_close(expected.units, mask.sparsity().sum())
     torch.testing.assert_close(
-        groups, (mask.probabilities().sum(1) * torch.tensor(mask.options[0])).sum()
+        expected.groups, (mask.probabilities().sum(1) * torch.tensor(mask.options[0])).sum()
     )
 
 

@@ -12,6 +12,7 @@ from test_shrink import shrink
 from torch.utils.flop_counter import FlopCounterMode
 
 from ofbnas.models.axes import axes
+from ofbnas.models.bimask import ExpectedSize
 from ofbnas.models.cost import cost_of, least_sizes, sizes_of
 
 
@@ -55,7 +56,7 @@ def test_expected_cost_is_the_cost_at_whole_widths_and_differentiable(model, mod
     cost = cost_of(model, model_axes, "macs")
     sizes = torch.tensor(least_sizes(model_axes), dtype=torch.float32)
     widths = sizes.prod(1).requires_grad_()
-    expected = cost.expected()(widths, sizes[:, 0])
+    expected = cost.expected()(ExpectedSize(widths, sizes[:, 0], torch.zeros(len(sizes))))
     assert expected.item() == cost.of(least_sizes(model_axes))
     expected.backward()
     assert (widths.grad > 0).all()

@@ -7,11 +7,11 @@ import torch
 from conftest import SPACE, make
 from torch import nn
 
-from ofbnas.models.axes import Axis, all_bindings, axes
+from ofbnas.models.axes import Axis, all_bindings, at_sizes, axes
 from ofbnas.models.bimask import BiMask
 from ofbnas.models.moments import load_moments, moments, shrunk_moments
-from ofbnas.models.shrink import load_, shapes_at, take
-from ofbnas.models.supernet import Supernet, bare_copy
+from ofbnas.models.shrink import bare_copy, load_, shapes_at, take
+from ofbnas.models.supernet import Supernet
 from ofbnas.training.recipe import adamw
 
 KEPT = {
@@ -23,7 +23,7 @@ KEPT = {
 
 
 def shrink(model: nn.Module, model_axes: list[Axis], kept: dict[str, torch.Tensor]) -> nn.Module:
-    resized = [a.resized(tuple(kept[a.name].shape)) if a.name in kept else a for a in model_axes]
+    resized = at_sizes(model_axes, {name: tuple(units.shape) for name, units in kept.items()})
     small = bare_copy(model)
     load_(small, resized, take(dict(model.named_parameters()), model_axes, kept))
     return small

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofbnas.errors import InputError
-from ofbnas.models.cost import Cost
+from ofbnas.models.cost import Branches, Cost
 from ofbnas.nas.budget import choose, reachable, window_below
 from ofbnas.nas.chain import best_along_chain, chain_order
 from ofbnas.nas.dynamic import Window
@@ -25,6 +26,28 @@ def posed(draw, cost, sizes):
     costs = [cost.of(w) for w in product(*sizes)]
     limit = draw(st.integers(min(costs) - 5, max(costs) + 5))
     return cost, sizes, scores, Window(int(limit * draw(st.sampled_from([0.5, 0.9, 0.98]))), limit)
+
+
+def with_branches(draw, cost, may_go):
+    """The cost with costs that go with axes, along others that they share weights with."""
+    count = len(cost.names)
+    constant = may_go * np.array(draw(st.lists(st.integers(0, 9), min_size=count, max_size=count)))
+    shares_weights = (cost.quadratic + cost.quadratic.T > 0) & ~np.eye(count, dtype=bool)
+    linear = may_go[:, None] * shares_weights * draw(st.integers(0, 3))
+    return replace(
+        cost,
+        constant=cost.constant + int(constant.sum()),
+        linear=cost.linear + linear.sum(0),
+        branches=Branches(constant, linear),
+    )
+
+
+def options(draw, may_go, most):
+    """Sizes of an axis; it may be gone."""
+    sizes = st.tuples(st.integers(1, most), st.integers(1, 6))
+    if may_go:
+        sizes = st.one_of(st.just((0, 0)), sizes)
+    return np.array(sorted(draw(st.sets(sizes, min_size=1, max_size=5))))
 
 
 @st.composite
@@ -43,9 +66,9 @@ def problems(draw):
         grouped,
         quadratic,
     )
-    options = st.sets(st.tuples(st.integers(1, 4), st.integers(1, 6)), min_size=1, max_size=5)
-    sizes = [np.array(sorted(draw(options))) for _ in range(count)]
-    return posed(draw, cost, sizes)
+    may_go = np.array(draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    sizes = [options(draw, goes, 4) for goes in may_go]
+    return posed(draw, with_branches(draw, cost, may_go), sizes)
 
 
 def brute_force(cost, sizes, scores, window):
@@ -115,9 +138,9 @@ def chains(draw):
         grouped,
         quadratic,
     )
-    options = st.sets(st.tuples(st.integers(1, 3), st.integers(1, 6)), min_size=1, max_size=4)
-    sizes = [np.array(sorted(draw(options))) for _ in range(count)]
-    return posed(draw, cost, sizes)
+    may_go = np.arange(count) >= stages
+    sizes = [options(draw, goes, 3) for goes in may_go]
+    return posed(draw, with_branches(draw, cost, may_go), sizes)
 
 
 @settings(max_examples=200)

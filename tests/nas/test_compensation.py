@@ -6,25 +6,19 @@ import copy
 
 import pytest
 import torch
-from conftest import KWARGS, NAME, SPACE, make, make_swin
-from events import Killed, Recorder
-from test_search import config
+from conftest import make, make_swin
 from torch import nn
 
 from ofbnas.models.axes import axes
 from ofbnas.nas.compensation import Cut, _lacking, compensate_
 from ofbnas.nas.plain import Network
 from ofbnas.nas.readers import find_readers
-from ofbnas.nas.run import SearchRun
 from ofbnas.nas.saliency import best_units
-from ofbnas.nas.search import search
 from ofbnas.nas.stand_in import input_moments, stand_in
 
 
 def whole(model: nn.Module) -> Network:
-    model_axes = axes(model)
-    units = {axis.name: torch.arange(axis.units).view(axis.size) for axis in model_axes}
-    return Network(model, model_axes, units)
+    return Network.whole(model, axes(model))
 
 
 def smallest(network: Network, *names: str) -> dict[str, torch.Tensor]:
@@ -176,52 +170,3 @@ def test_a_layer_whose_inputs_are_all_0_is_left_as_it_is(images):
     cut = cut_of(parent, smallest(parent, "blocks.0.mlp"))
     compensate_(cut, lambda: [images], only=["blocks.0.attn.qkv"])
     assert torch.equal(cut.model.blocks[0].attn.qkv.weight, model.blocks[0].attn.qkv.weight)
-
-
-def as_cut_and_compensated(model, data, **changes) -> list[float]:
-    """How far a search's network is from what it was before its first shrink, without and with compensation."""
-    images = data.train.images[:128]
-    differences = []
-    for compensate in (False, True):
-        settings = config(compensate=compensate, compensation={"images": 256}, **changes)
-        run = SearchRun(model, data, settings, axes(model, SPACE), seed=0)
-        for mask in run.supernet.masked().values():
-            mask.blend.fill_(0.9)
-        with torch.no_grad():
-            before = run.supernet.eval()(images)
-            run.network.keep_options(run.constraint.best_choice(run.supernet), run.images)
-            after = run.supernet.eval()(images)
-        assert sum(p.numel() for p in run.supernet.model.parameters()) < sum(
-            p.numel() for p in model.parameters()
-        )
-        differences.append(float((after - before).square().mean()))
-        if changes.get("ema"):
-            weights = run.supernet.trained()
-            for name, tensor in run.network.average.tensors.items():
-                torch.testing.assert_close(tensor, weights[name])
-    return differences
-
-
-@pytest.mark.parametrize(
-    "changes", [{}, {"residual_mask": False}, {"ema": 0.9}, {"decided_masks": "folded"}], ids=str
-)
-def test_a_shrink_is_compensated_under_its_masks(model, data, changes):
-    as_cut, compensated = as_cut_and_compensated(model, data, **changes)
-    assert compensated < 0.3 * as_cut
-
-
-def test_a_search_with_compensation_trains_on_and_resumes(model, data, tmp_path):
-    settings = config(epochs=3, compensate=True, compensation={"images": 128})
-
-    def run(**arguments):
-        return search(
-            copy.deepcopy(model), data, settings, name=NAME, kwargs=KWARGS, axes=axes(model, SPACE), **arguments
-        )  # fmt: skip
-
-    whole = run()
-    with pytest.raises(Killed):
-        run(checkpoint=tmp_path / "search.pt", callbacks=[Recorder(killed_after=2)])
-    resumed = run(checkpoint=tmp_path / "search.pt")
-    assert resumed.history == whole.history
-    for name, tensor in whole.subnet.model.state_dict().items():
-        assert torch.equal(tensor, resumed.subnet.model.state_dict()[name])

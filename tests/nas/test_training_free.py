@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import timm
 import torch
-from conftest import KWARGS, NAME, SPACE
+from conftest import KWARGS, NAME, SPACE, make
 from test_search import full
 
 from ofbnas.config import SearchConfig, TrainConfig
@@ -15,9 +16,11 @@ from ofbnas.errors import InputError
 from ofbnas.models.axes import axes
 from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.nas.search import SearchResult, search
+from ofbnas.nas.search import compress as compress_to
 from ofbnas.training.data import load_data
 from ofbnas.training.evaluation import evaluate
 from ofbnas.training.events import Callback
+from ofbnas.training.features import knn_top1, linear_cka
 from ofbnas.training.plain import fit
 
 
@@ -124,3 +127,59 @@ def test_an_interrupted_search_ends_as_the_uninterrupted_one(model, data, tmp_pa
     assert resumed.subnet.units == whole.subnet.units
     for name, tensor in whole.subnet.model.state_dict().items():
         assert torch.equal(tensor, resumed.subnet.model.state_dict()[name])
+
+
+FEW = {"heads": [1, 2, 4], "mlp": [16, 32, 64]}  # sizes, for tests that take many steps
+
+
+def chain(model, data, shares, **arguments) -> list[tuple[int, SearchResult]]:
+    """What is found for several budgets, in the order in which it is found."""
+    more = [config(share).budget for share in shares[1:]]
+    arguments = {"name": NAME, "kwargs": KWARGS, "axes": axes(model, FEW)} | arguments
+    return list(compress_to(model, data, config(shares[0]), more, **arguments))
+
+
+def same(one: SearchResult, other: SearchResult) -> bool:
+    tensors = other.subnet.model.state_dict()
+    return (
+        one.history == other.history
+        and one.subnet.units == other.subnet.units
+        and all(torch.equal(tensor, tensors[name]) for name, tensor in one.subnet.model.state_dict().items())
+    )  # fmt: skip
+
+
+def test_a_lower_budget_goes_on_from_the_network_of_a_higher_one(model, data):
+    (first, high), (second, low) = chain(model, data, [0.5, 0.75])
+    assert (first, second) == (1, 0)
+    assert same(high, compress(model, data, config(0.75), axes=axes(model, FEW)))
+    assert low.macs <= 0.5 * full(model) < high.macs <= 0.75 * full(model)
+    assert low.history[: len(high.history)] == high.history
+    for axis, units in low.subnet.units.items():
+        left, before = torch.tensor(units).flatten(), torch.tensor(high.subnet.units[axis]).flatten()  # fmt: skip
+        assert torch.isin(left, before).all()
+
+
+def test_an_interrupted_chain_goes_on_below_what_it_has_found(model, data, tmp_path):
+    _, (_, whole) = chain(model, data, [0.75, 0.5])
+    file = tmp_path / "search.pt"
+    with pytest.raises(KeyboardInterrupt):
+        chain(model, data, [0.75, 0.5], checkpoint=file, callbacks=[StopAfter(2)])
+    ((number, resumed),) = chain(model, data, [0.75, 0.5], checkpoint=file)
+    assert number == 1 and same(resumed, whole)
+
+
+def test_a_model_without_a_classifier_keeps_its_features(trained):
+    model, data = copy.deepcopy(trained[0]), trained[1]
+    model.reset_classifier(0)
+    same_width = compress(model, data, config(0.65), axes=axes(model, FEW)).subnet.model
+    assert linear_cka(same_width, model, data.test) > 0.95
+
+    narrow = compress(model, data).subnet.model
+    assert narrow.num_features < model.num_features, "features of other widths are compared"
+    parent = knn_top1(model, data.val, data.test)
+    assert knn_top1(narrow, data.val, data.test) > parent - 10
+
+
+def test_a_model_without_a_classifier_is_not_trained_on_labels(data):
+    with pytest.raises(InputError, match="no classifier"):
+        compress(make(num_classes=0), data, SearchConfig(epochs=1, budget={"gmacs_share": 0.6}))

@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from made_studies import HOSTILE, NAN, add, begin, failed_row, finished, of_kind, row_of, written
+from made_studies import (
+    HOSTILE,
+    NAN,
+    PARENTS,
+    add,
+    begin,
+    failed_row,
+    finished,
+    kinds_of,
+    of_kind,
+    row_of,
+    written,
+)
 from selenium.webdriver.common.keys import Keys
+
+from ofbnas.models.architecture import encode_sizes
 
 pytestmark = pytest.mark.slow
 
@@ -147,6 +161,22 @@ def test_bars_are_the_shares_of_the_parent_that_were_kept(browser, vit, tmp_path
     assert browser.texts("#architecture .amount") == ["192 of 768", *["1536 of 3072"] * 4], (
         "blocks without heads"
     )
+
+
+def test_what_a_block_has_lost_is_drawn_as_removed(browser, tmp_path):
+    left = PARENTS["vit"] | {
+        "blocks.0.attn": (0, 0),
+        "blocks.2.attn": (0, 0),
+        "blocks.2.mlp": (0, 0),
+    }
+    folder = finished(tmp_path)
+    add(folder, row_of(12, architecture=encode_sizes(left, kinds_of(left))))
+    browser.open(f"{written(folder)}#trial-12")
+    whole = ["4 \u00d7 16 of 4 \u00d7 16", "256 of 256"]
+    assert browser.texts("#architecture .amount") == [
+        "64 of 64", "removed", whole[1], *whole, "removed", "removed", *whole,
+    ]  # fmt: skip
+    assert browser.complaints() == []
 
 
 def test_the_history_follows_the_slider(browser, vit):

@@ -8,13 +8,25 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from ofbnas.errors import InputError, one_line
-from ofbnas.models.axes.axis import Axis, Binding, Size, all_bindings, check_coverage
+from ofbnas.models.axes.axis import (
+    GONE,
+    Axis,
+    Binding,
+    Size,
+    all_bindings,
+    at_sizes,
+    check_coverage,
+    is_part,
+    size_of,
+)
+from ofbnas.models.axes.branches import remove_branches_
 from ofbnas.models.axes.families import vit
 from ofbnas.models.axes.family import Family, ReferenceCounts, all_families, family_of
 from ofbnas.models.axes.parts import Parts
 from ofbnas.models.axes.space import DEFAULT, KEYS, Shares, Space, with_options
 
 __all__ = [
+    "GONE",
     "KEYS",
     "Axis",
     "Binding",
@@ -24,16 +36,20 @@ __all__ = [
     "Space",
     "all_bindings",
     "all_families",
+    "at_sizes",
     "axes",
     "check_sizes",
     "family_of",
     "final_embedding",
     "final_grid",
     "input_size",
+    "is_part",
     "patch_grid",
     "patch_tokens",
     "reference_counts",
+    "remove_branches_",
     "set_drop_path",
+    "size_of",
 ]
 
 
@@ -141,7 +157,9 @@ def check_sizes(
     parent: Sequence[Axis],
     sizes: dict[str, tuple[int, int]],
 ) -> None:
-    """Check that sizes name exactly the parent's axes and lie between 1 and the parent's own.
+    """Check that sizes name exactly the parent's axes, and are sizes that these may have.
+
+    A size lies between 1 and the parent's own; a branch that its block can do without may be gone.
 
     Raises:
         InputError: They do not.
@@ -153,6 +171,8 @@ def check_sizes(
         size = sizes[axis.name]
         groups, channels = size
         most_groups, most_channels = axis.size
+        if size == GONE and axis.branch:
+            continue
         if not (1 <= groups <= most_groups and 1 <= channels <= most_channels):
             raise InputError(
                 f"architecture has {axis.name} at {size}, expected sizes up to {axis.size}"

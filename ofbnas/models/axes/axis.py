@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import accumulate, product
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ Size = tuple[int, int]  # (groups, channels)
 Shape = tuple[int, ...]
 Value = Callable[[int, int], Any]  # of (groups, channels)
 Following = tuple[str, Value]  # an attribute's dotted name, and what computes its value
+GONE: Size = (0, 0)  # of an attention or an MLP that is removed from its block
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,16 @@ class Axis:
         size: Present size, (groups, channels).
         bindings: All the slices that follow the axis.
         options: Sizes it may take, as (numbers of groups, numbers of channels), both ascending; any
-            pair of them is an option.
+            pair of them is an option, and all pairs without units are one: `GONE`.
         attributes: Plain attributes of modules that follow the size: dotted name and the function
             that gives its value for (groups, channels).
         searchable: Whether other numbers of groups, and of channels, make a model that timm's
             forward pass can run.
         products: Multiply-accumulates per unit and image beyond those of weights (attention's two
             products).
+        branch: Names of the modules and parameters that serve this axis alone, as the norm before an
+            attention and the scale behind it: they go with its last unit. Empty where timm's
+            forward pass needs the axis.
     """
 
     name: str
@@ -89,6 +94,7 @@ class Axis:
     attributes: tuple[Following, ...] = ()
     searchable: tuple[bool, bool] = (True, True)
     products: int = 0
+    branch: tuple[str, ...] = ()
 
     @property
     def units(self) -> int:
@@ -97,9 +103,33 @@ class Axis:
         return groups * channels
 
     @property
+    def gone(self) -> bool:
+        """Whether no unit is left, so that its branch is removed from the model."""
+        return self.size == GONE
+
+    @property
     def searched(self) -> bool:
         """Whether there is anything to decide: an option other than the present size."""
         return self.options != full(*self.size)
+
+    @property
+    def num_options(self) -> int:
+        """Number of sizes it may take."""
+        group_options, channel_options = self.options
+        num_groups = sum(number > 0 for number in group_options)
+        num_channels = sum(number > 0 for number in channel_options)
+        may_go = 0 in group_options or 0 in channel_options
+        return num_groups * num_channels + may_go
+
+    def sizes(self) -> list[Size]:
+        """All sizes it may take, each once."""
+        pairs = product(*self.options)
+        return list(dict.fromkeys(size_of(groups, channels) for groups, channels in pairs))
+
+    def least_size(self) -> Size:
+        """The smallest size it may take."""
+        group_options, channel_options = self.options
+        return size_of(group_options[0], channel_options[0])
 
     def searched_keys(self) -> list[str]:
         """The keys of a search space under which this axis has more than one option."""
@@ -115,6 +145,12 @@ class Axis:
         """The axis at another size."""
         return replace(self, size=size)
 
+    def without(self, parts: Container[str]) -> Axis:
+        """The axis without what it says of modules and parameters that are gone."""
+        bindings = [binding for binding in self.bindings if not is_part(binding.tensor, parts)]
+        attributes = [follows for follows in self.attributes if not is_part(follows[0], parts)]
+        return replace(self, bindings=tuple(bindings), attributes=tuple(attributes))
+
     def binding_also(self, *bindings: Binding) -> Axis:
         """The axis with more tensors that follow it."""
         return replace(self, bindings=(*self.bindings, *bindings))
@@ -123,6 +159,52 @@ class Axis:
 def full(groups: int, channels: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The options of an axis that is not searched: its own size only."""
     return (groups,), (channels,)
+
+
+def size_of(groups: int, channels: int) -> Size:
+    """A size as (groups, channels); all that have no units are the same, `GONE`.
+
+    >>> size_of(3, 16), size_of(0, 16), size_of(1, 0)
+    ((3, 16), (0, 0), (0, 0))
+    """
+    return (groups, channels) if groups and channels else GONE
+
+
+def at_sizes(axes: Iterable[Axis], sizes: Mapping[str, Size]) -> list[Axis]:
+    """The axes at other sizes, without what they say of branches that are gone then.
+
+    Args:
+        axes: The axes.
+        sizes: Axis name to (groups, channels); an axis that is not named keeps its size.
+    """
+    resized = [axis.resized(sizes.get(axis.name, axis.size)) for axis in axes]
+    parts = parts_gone(resized)
+    if not parts:
+        return resized
+    return [axis.without(parts) for axis in resized]
+
+
+def is_part(name: str, parts: Container[str]) -> bool:
+    """Whether a dotted name is one of some modules or parameters, or lies in one of them.
+
+    >>> is_part("blocks.1.attn.qkv", {"blocks.1.attn"}), is_part("blocks.11", {"blocks.1"})
+    (True, False)
+    """
+    return any(prefix in parts for prefix in prefixes(name))
+
+
+def prefixes(name: str) -> list[str]:
+    """A dotted name and those of all that it lies in, the outermost first.
+
+    >>> prefixes("blocks.1.attn")
+    ['blocks', 'blocks.1', 'blocks.1.attn']
+    """
+    return list(accumulate(name.split("."), lambda outer, inner: f"{outer}.{inner}"))
+
+
+def parts_gone(axes: Iterable[Axis]) -> set[str]:
+    """The names of the modules and parameters that are gone with axes without units."""
+    return {part for axis in axes if axis.gone for part in axis.branch}
 
 
 def check_coverage(

@@ -18,36 +18,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from timm.layers import AttentionPoolLatent, GluMlp, Mlp, SwiGLU
+from timm.layers import AttentionPoolLatent
 from timm.models.vitamin import GeGluMlp
 from torch import nn
 
 from ofbnas.errors import InputError
 from ofbnas.models.axes.attributes import WIDTHS
 from ofbnas.models.axes.axis import Axis, Binding, Following, Value, full, listed, shapes_of
-
-
-class BranchLayers(NamedTuple):
-    """The layers by which an attention or an MLP is tied to the stream.
-
-    Attributes:
-        reads: Those that read the stream.
-        write: The one that writes into it.
-    """
-
-    reads: tuple[str, ...]
-    write: str
-
-
-MLPS: dict[type[nn.Module], BranchLayers] = {
-    Mlp: BranchLayers(("fc1",), "fc2"),
-    GluMlp: BranchLayers(("fc1",), "fc2"),
-    SwiGLU: BranchLayers(("fc1_g", "fc1_x"), "fc2"),
-    GeGluMlp: BranchLayers(("w0", "w1"), "w2"),
-}
-ATTENTION = BranchLayers(("qkv", "q_proj", "k_proj", "v_proj", "gate"), "proj")
+from ofbnas.models.axes.branches import PassedOver, Zeros, branch_of, gone_axis
+from ofbnas.models.axes.layers import ATTENTION, MLPS, has_head_norm, layers_of
 
 
 class Parts:
@@ -73,13 +54,13 @@ class Parts:
         return self.model.get_submodule(name)
 
     def expect(self, name: str, *kinds: type[nn.Module]) -> Any:
-        """The module of that name.
+        """The module of that name, or what stands for it where it is gone.
 
         Raises:
             InputError: It is of none of the kinds.
         """
         module = self.module(name)
-        if type(module) not in kinds:
+        if type(module) not in (*kinds, Zeros):
             tensors = [f"{name}.{tensor}" for tensor, _ in module.named_parameters()]
             expected = " or ".join(kind.__name__ for kind in kinds)
             raise InputError(
@@ -194,12 +175,20 @@ class Parts:
         bindings += self.inputs(f"{name}.proj")
         return bindings
 
+    def passed_over(self, block: str) -> list[Axis]:
+        """The axes of a block that has lost all of its branches; none for any other block."""
+        module = self.module(block)
+        if not isinstance(module, PassedOver):
+            return []
+        return [gone_axis(f"{block}.{name}") for name, _ in module.named_children()]
+
     def attention(
         self,
         name: str,
         products: int,
         bindings: Sequence[Binding] | None = None,
         searchable: tuple[bool, bool] = (True, True),
+        removable: bool = False,
     ) -> Axis:
         """An attention that may be narrower than the stream: heads and their channels.
 
@@ -210,8 +199,11 @@ class Parts:
             searchable: Whether the number of heads and the head size may be searched. A norm over a
                 head's queries has one weight per channel for all heads, so there the head size
                 stays.
+            removable: Whether its block runs without it, if the number of heads may be searched.
         """
         module = self.module(name)
+        if isinstance(module, Zeros):
+            return gone_axis(name)
         if bindings is None:
             bindings = self.projections(name)
         heads = module.num_heads if hasattr(module, "num_heads") else module.heads
@@ -228,15 +220,22 @@ class Parts:
             searchable=(heads_searchable, head_size_searchable),
             attributes=self.following(name, **WIDTHS) if any(searchable) else (),
             products=products,
+            branch=branch_of(self.model, name) if removable and heads_searchable else (),
         )
 
-    def mlp(self, name: str) -> Axis:
+    def mlp(self, name: str, removable: bool = False) -> Axis:
         """An MLP's hidden units, masked before the activation; in a gated one the gate's too.
+
+        Args:
+            name: The module.
+            removable: Whether its block runs without it.
 
         Raises:
             InputError: It is of an unknown kind.
         """
         module = self.expect(name, *MLPS)
+        if isinstance(module, Zeros):
+            return gone_axis(name)
         layers = MLPS[type(module)]
         reads = layers_of(name, layers.reads)
         write = f"{name}.{layers.write}"
@@ -253,6 +252,7 @@ class Parts:
             size=(1, width),
             bindings=tuple(bindings),
             options=full(1, width),
+            branch=branch_of(self.model, name) if removable else (),
         )
 
     def following(self, name: str, **values: Value) -> tuple[Following, ...]:
@@ -325,14 +325,3 @@ class Parts:
         """The number of units that a binding lays along its dimension."""
         length = self.shapes[binding.tensor][binding.dim]
         return length // binding.copies
-
-
-def layers_of(module: str, layers: Iterable[str]) -> list[str]:
-    """The full names of a module's layers."""
-    return [f"{module}.{layer}" for layer in layers]
-
-
-def has_head_norm(attention: Any) -> bool:
-    """Whether an attention normalises the queries and keys of each head."""
-    q_norm = getattr(attention, "q_norm", None)
-    return not isinstance(q_norm, nn.Identity | None)

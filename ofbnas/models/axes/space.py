@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,9 +18,11 @@ class Shares:
     """Evenly spaced shares of the model's own size, both ends included.
 
     Attributes:
-        low: Smallest share, above 0.
+        low: Smallest share; 0 removes a branch from its block, where that can do without it.
         high: Largest share, at most 1.
         step: Distance between shares.
+        multiple_of: What sizes are rounded to multiples of, as processors compute some widths
+            faster than others. The model's own size stays as it is.
 
     Raises:
         InputError: They are not shares, or there are too many of them.
@@ -28,11 +31,15 @@ class Shares:
     low: float
     high: float
     step: float
+    multiple_of: int = 1
 
     def __post_init__(self) -> None:
-        ordered = 0 < self.low <= self.high <= 1
-        if not (ordered and self.step > 0):
-            raise InputError(f"{self}: expected 0 < low <= high <= 1 and a step above 0")
+        ordered = 0 <= self.low <= self.high <= 1 and self.high > 0
+        if not (ordered and self.step > 0 and self.multiple_of >= 1):
+            raise InputError(
+                f"{self}: expected 0 <= low <= high <= 1, high and step above 0, and multiple_of "
+                "from 1"
+            )
         num_options = count(self.low, self.high, self.step)
         if num_options > MAX_OPTIONS:
             raise InputError(
@@ -40,16 +47,34 @@ class Shares:
                 "use a larger step"
             )
 
-    def of(self, size: int) -> tuple[int, ...]:
-        """The sizes these shares of `size` give, rounded to whole numbers, each once.
+    def of(self, size: int, unit: int = 1, removable: bool = False) -> tuple[int, ...]:
+        """The sizes these shares of `size` give, rounded to whole numbers or multiples, each once.
+
+        Args:
+            size: The model's own size.
+            unit: How many channels one of it is, where `multiple_of` counts these.
+            removable: Whether the axis may go; otherwise a share of 0 is left out.
 
         >>> Shares(low=0.5, high=1, step=0.125).of(12)
         (6, 8, 9, 10, 12)
+        >>> Shares(low=0.25, high=1, step=0.25, multiple_of=16).of(100)
+        (32, 48, 80, 100)
         """
-        shares = spaced(self.low, self.high, self.step)
-        rounded = [round(share * size) for share in shares]
-        sizes = {max(1, number) for number in rounded}  # an axis keeps at least one unit
-        return tuple(sorted(sizes))
+        multiple = self.multiple_of // math.gcd(self.multiple_of, unit)
+        least = min(multiple, size)  # an axis keeps at least one unit
+        most = max(least, size - size % multiple)
+        sizes: set[int] = set()
+        for share in spaced(self.low, self.high, self.step):
+            if math.isclose(share, 1):
+                sizes.add(size)
+                continue
+            if share == 0:
+                if removable:
+                    sizes.add(0)
+                continue
+            rounded = multiple * round(share * size / multiple)
+            sizes.add(min(max(least, rounded), most))
+        return tuple(sorted(sizes)) or (size,)  # empty if 0 is the only share
 
 
 Space = Mapping[str, "Shares | Sequence[int]"]
@@ -72,14 +97,23 @@ def with_options(axes: Sequence[Axis], space: Space) -> list[Axis]:
             sizes.
 
     Raises:
-        InputError: An explicit size is below 1 or above the model's own.
+        InputError: An explicit size is above the model's own, or below 1 where a block cannot do
+            without the axis.
     """
     unknown = sorted(set(space) - set(KEYS))
     if unknown:
         raise InputError(
             f"search space has {', '.join(unknown)}, expected some of {', '.join(KEYS)}"
         )
-    return [replace(axis, options=_options(axis, space)) for axis in axes]
+    for key in ("embed", "head_size"):
+        choice = space.get(key)
+        if isinstance(choice, Shares) and choice.low == 0:
+            raise InputError(
+                f"search space gives {key} shares from 0, but only heads and mlp may be removed: "
+                "set low above 0"
+            )
+    # Of a branch that is gone, there is nothing to choose.
+    return [axis if axis.gone else replace(axis, options=_options(axis, space)) for axis in axes]
 
 
 def _options(
@@ -124,13 +158,14 @@ def _sizes(
         space: The search space.
         key: Key of the space.
         size: The model's own size.
-        unit: What explicit sizes are multiples of; the sizes returned count in it.
+        unit: What explicit sizes are multiples of, in channels; the sizes returned count in it.
     """
     choice = space.get(key)
     if choice is None:
         return (size,)
+    removable = bool(axis.branch) and key in ("heads", "mlp")
     if isinstance(choice, Shares):
-        return choice.of(size)
+        return choice.of(size, unit, removable)
     if len(choice) > MAX_OPTIONS:
         raise InputError(
             f"search space gives {key} {len(choice):,} sizes, expected at most {MAX_OPTIONS:,}"
@@ -138,13 +173,19 @@ def _sizes(
 
     explicit = sorted(set(choice))
     largest = size * unit
-    if not explicit or explicit[0] < 1 or explicit[-1] > largest:
+    least = 0 if removable else 1
+    if not removable and 0 in explicit:
+        raise InputError(
+            f"search space gives {key} the size 0, but {axis.name} of this model cannot be "
+            f"removed: list sizes from 1 to {largest}, or give shares"
+        )
+    if not explicit or explicit[0] < least or explicit[-1] > largest:
         sizes = str(explicit)
         if len(explicit) > 8:
             sizes = f"{explicit[0]} to {explicit[-1]}"
         raise InputError(
             f"search space gives {key} the sizes {sizes}, but {axis.name} of this model has "
-            f"{largest}: list sizes from 1 to {largest}, or give shares"
+            f"{largest}: list sizes from {least} to {largest}, or give shares"
         )
     not_multiples = [number for number in explicit if number % unit]
     if not_multiples:

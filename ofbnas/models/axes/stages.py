@@ -55,7 +55,7 @@ def axes_of_tied_stages(
             stream += parts.projections(f"{name}.attn")
             follows += parts.following(f"{name}.attn", num_heads=groups)
             products += block.products
-            mlps.append(parts.mlp(f"{name}.mlp"))
+            mlps.append(parts.mlp(f"{name}.mlp", removable=True))
 
         embedding = parts.stream(
             stream,

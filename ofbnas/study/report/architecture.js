@@ -82,6 +82,11 @@ function sizeNote(kept, whole) {
   return html("span", { class: "amount" }, `${kept} of ${whole}`);
 }
 
+// In place of the size of an attention or an MLP that its block has lost.
+function removedNote() {
+  return html("span", { class: "amount" }, "removed");
+}
+
 function bar(kept, whole) {
   const filling = html("div", { class: "filling", style: { width: `${(100 * kept) / whole}%` } });
   return html("div", { class: "bar", "aria-hidden": "true" }, filling);
@@ -89,6 +94,7 @@ function bar(kept, whole) {
 
 function mlp(block, parent) {
   if (block.mlp === null) return html("div", { class: "part mlp" });
+  if (block.mlp === 0) return html("div", { class: "part mlp removed" }, bar(0, 1), removedNote());
   return html("div", { class: "part mlp" }, bar(block.mlp, parent.mlp), sizeNote(block.mlp, parent.mlp));
 }
 
@@ -97,12 +103,13 @@ function attention(block, parent) {
   if (block.heads === null) return html("div", { class: "part attention" });
   const heads = [...Array(parent.heads).keys()];
   const boxes = heads.map((head) => bar(head < block.heads ? block.head_size : 0, parent.head_size));
+  const removed = block.heads === 0;
   const kept = `${block.heads} \u00d7 ${block.head_size}`;
   const whole = `${parent.heads} \u00d7 ${parent.head_size}`;
   return html(
     "div",
-    { class: "part attention" },
+    { class: `part attention${removed ? " removed" : ""}` },
     html("div", { class: `heads${parent.heads > MANY_HEADS ? " many" : ""}`, "aria-hidden": "true" }, boxes),
-    sizeNote(kept, whole),
+    removed ? removedNote() : sizeNote(kept, whole),
   );
 }

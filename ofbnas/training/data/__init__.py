@@ -7,11 +7,12 @@ from typing import Any
 from ofbnas.errors import InputError
 from ofbnas.training.data.base import Data, Epoch, Split
 from ofbnas.training.data.images import ImageData
-from ofbnas.training.data.reading import image_data, images_to_test, may_download
+from ofbnas.training.data.reading import READERS, image_data, images_to_test, may_download
 from ofbnas.training.data.small import SIZES, SmallData, SmallSplit, small_data
 from ofbnas.training.data.streams import StreamData
 
 __all__ = [
+    "READERS",
     "SIZES",
     "Data",
     "Epoch",

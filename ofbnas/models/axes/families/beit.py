@@ -29,7 +29,7 @@ def beit_axes(parts: Parts) -> list[Axis]:
         stream += parts.projections(attn)
         stream += parts.vectors(f"{attn}.{TABLE}", per_group=True)
         follows += parts.following(attn, num_heads=groups)
-        mlps.append(parts.mlp(f"{block}.mlp"))
+        mlps.append(parts.mlp(f"{block}.mlp", removable=True))
 
     embedding = parts.stream(
         stream,

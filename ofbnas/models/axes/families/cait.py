@@ -24,7 +24,7 @@ def cait_axes(parts: Parts) -> list[Axis]:
             products=2 * tokens**2,
             searchable=(False, False),
         )
-        branches += [attention, parts.mlp(f"{block}.mlp")]
+        branches += [attention, parts.mlp(f"{block}.mlp", removable=True)]
 
     for index in range(len(model.blocks_token_only)):
         block = f"blocks_token_only.{index}"
@@ -40,7 +40,7 @@ def cait_axes(parts: Parts) -> list[Axis]:
             bindings=[*parts.outputs(*projections), *parts.inputs(f"{attn}.proj")],
             searchable=(False, False),
         )
-        branches += [attention, parts.mlp(f"{block}.mlp")]
+        branches += [attention, parts.mlp(f"{block}.mlp", removable=True)]
     return [parts.stream(stream, searchable=False), *branches]
 
 

@@ -27,6 +27,10 @@ def eva_axes(parts: Parts) -> list[Axis]:
     for index in range(len(model.blocks)):
         block = f"blocks.{index}"
         attn = f"{block}.attn"
+        passed_over = parts.passed_over(block)
+        if passed_over:
+            branches += passed_over
+            continue
         block_module = parts.expect(block, EvaBlock, EvaBlockPostNorm)
         attention = parts.expect(attn, EvaAttention, AttentionRope)
         stream += parts.block(block, post_norm=type(block_module) is EvaBlockPostNorm)
@@ -37,7 +41,7 @@ def eva_axes(parts: Parts) -> list[Axis]:
             products += attention_products
         else:
             branches.append(_attention(parts, attn, attention_products))
-        branches.append(parts.mlp(f"{block}.mlp"))
+        branches.append(parts.mlp(f"{block}.mlp", removable=True))
 
     pool = getattr(model, "attn_pool", None)
     if pool is not None:
@@ -83,6 +87,7 @@ def _attention(parts: Parts, name: str, products: int) -> Axis:
         name,
         products,
         searchable=(not learned_rotations, not any_rotations),
+        removable=True,
     )
 
 

@@ -10,6 +10,7 @@ from timm.models.hiera import Hiera, HieraBlock
 from ofbnas.errors import InputError
 from ofbnas.models.axes.attributes import LAST_STREAM
 from ofbnas.models.axes.axis import Axis, Binding
+from ofbnas.models.axes.branches import Zeros, gone_axis
 from ofbnas.models.axes.family import Family
 from ofbnas.models.axes.parts import Parts
 
@@ -27,6 +28,10 @@ def hiera_axes(parts: Parts) -> list[Axis]:
         block = f"blocks.{index}"
         attn = f"{block}.attn"
         mlp = f"{block}.mlp"
+        passed_over = parts.passed_over(block)
+        if passed_over:
+            branches[-1] += passed_over
+            continue
         parts.expect(block, HieraBlock)
 
         stream = streams[-1]
@@ -47,8 +52,11 @@ def hiera_axes(parts: Parts) -> list[Axis]:
         stream += parts.inputs(f"{mlp}.fc1")
         stream += parts.vectors(f"{block}.ls1.gamma", f"{block}.ls2.gamma")
 
-        branches[-1] += [_attention(parts, attn, tokens), parts.mlp(mlp)]
-        tokens //= block_module.attn.q_stride  # fewer queries than tokens where they are pooled
+        # Where queries are pooled, the attention is what makes their tokens fewer.
+        attention = _attention(parts, attn, tokens, removable=not block_module.do_expand)
+        branches[-1] += [attention, parts.mlp(mlp, removable=True)]
+        if block_module.do_expand:
+            tokens //= block_module.attn.q_stride  # fewer queries than tokens where they are pooled
     streams[-1] += parts.outputs("head.norm")
     streams[-1] += parts.inputs("head.fc")
 
@@ -72,14 +80,16 @@ def _stem(parts: Parts) -> list[Binding]:
     return stem
 
 
-def _attention(parts: Parts, name: str, tokens: int) -> Axis:
+def _attention(parts: Parts, name: str, tokens: int, removable: bool) -> Axis:
     """Heads and their channels; queries may be pooled, and each mask unit may be on its own."""
     attention: Any = parts.module(name)
+    if isinstance(attention, Zeros):
+        return gone_axis(name)
     queries = tokens // attention.q_stride
     keys = tokens
     if attention.use_mask_unit_attn:
         keys = attention.q_stride * attention.window_size
-    return parts.attention(name, products=2 * queries * keys)
+    return parts.attention(name, products=2 * queries * keys, removable=removable)
 
 
 def _image_sides(model: Any) -> tuple[int, int]:

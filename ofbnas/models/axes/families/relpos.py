@@ -36,7 +36,7 @@ def relpos_axes(parts: Parts) -> list[Axis]:
         follows += parts.following(attn, num_heads=groups)
         if attention.rel_pos is not None:
             positions.append(f"{attn}.rel_pos")
-        mlps.append(parts.mlp(f"{block}.mlp"))
+        mlps.append(parts.mlp(f"{block}.mlp", removable=True))
     if model.shared_rel_pos is not None:
         positions.append("shared_rel_pos")
 

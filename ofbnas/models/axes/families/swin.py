@@ -19,6 +19,10 @@ def swin_axes(parts: Parts) -> list[Axis]:
         for number, block_module in enumerate(stage.blocks):
             block = f"layers.{index}.blocks.{number}"
             attn = f"{block}.attn"
+            passed_over = parts.passed_over(block)
+            if passed_over:
+                branches += passed_over
+                continue
             parts.expect(block, SwinTransformerBlock)
             parts.expect(attn, WindowAttention)
             stream += parts.block(block)
@@ -28,8 +32,9 @@ def swin_axes(parts: Parts) -> list[Axis]:
                 attn,
                 products=window_products(block_module.window_size, block_module.input_resolution),
                 bindings=[*parts.projections(attn), *positions],
+                removable=True,
             )
-            branches += [attention, parts.mlp(f"{block}.mlp")]
+            branches += [attention, parts.mlp(f"{block}.mlp", removable=True)]
         axes.append(parts.stream(stream, f"layers.{index}.embed", follows))
         axes += branches
     return axes

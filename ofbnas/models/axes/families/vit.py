@@ -32,11 +32,15 @@ def vit_axes(parts: Parts) -> list[Axis]:
             branches += axes
             stream += bindings
             continue
+        passed_over = parts.passed_over(block)
+        if passed_over:
+            branches += passed_over
+            continue
         block_module = parts.expect(block, Block, ResPostBlock)
         attn = f"{block}.attn"
         parts.expect(attn, Attention)
-        branches.append(parts.attention(attn, products=2 * tokens**2))
-        branches.append(parts.mlp(f"{block}.mlp"))
+        branches.append(parts.attention(attn, products=2 * tokens**2, removable=True))
+        branches.append(parts.mlp(f"{block}.mlp", removable=True))
         stream += parts.block(block, post_norm=type(block_module) is ResPostBlock)
 
     follows = parts.following("", **STREAM)

@@ -1,0 +1,47 @@
+"""benchmarks/quality.py on a small parent: rows of each kind, and that results are not run again."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import quality
+from running import write
+
+ROWS = (
+    "default",
+    "cut in steps, untrained",
+    "uniform, compensated",
+    "blocks alike, means of default",
+    "Torch-Pruning, isomorphic",
+)
+
+
+@pytest.mark.slow
+def test_rows_of_each_kind_lie_in_the_budget_and_are_run_once(tmp_path, capsys):
+    results = tmp_path / "results"
+    settings = {
+        "parents": str(write(tmp_path)),
+        "budgets": "0.6",
+        "rows": ";".join(ROWS),
+        "seeds": 1,
+        "share": 1.0,
+        "epochs": 1,
+        "lr": 2e-3,
+        "distilled": False,
+        "against": "default",
+        "out": results,
+        "idle": False,
+    }
+    quality.main(**settings, only_print=False)
+    printed = capsys.readouterr().out
+    files = {file: file.stat().st_mtime_ns for file in results.iterdir()}
+    table = pd.concat(pd.read_parquet(file) for file in files)
+    assert set(table["row"]) == set(ROWS)
+    assert table["macs_share"].between(0.5, 0.6).all(), table[["row", "macs_share"]]
+    assert table["top1"].gt(20).all(), table[["row", "top1"]]
+    assert all(f"| {row} |" in printed for row in ROWS)
+
+    quality.main(**settings, only_print=False)
+    again = capsys.readouterr().out
+    assert printed.endswith(again), "nothing was run, only printed"
+    assert {file: file.stat().st_mtime_ns for file in results.iterdir()} == files
