@@ -24,6 +24,7 @@ from typing import Annotated, Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import typer
 from gpu_models import SMALL, WHOLE, Model, Setting
@@ -51,7 +52,7 @@ class Report:
         self.file = file
         self.rows: list[dict[str, Any]] = []
         if file.exists():
-            self.rows = parquet.read(file).to_pylist()
+            self.rows = pq.read_table(file).to_pylist()
         self.common = {
             "machine": platform.platform(),
             "device": device_name(torch.device(device)),

@@ -22,6 +22,8 @@ from ofbnas.training.data import Data, load_data
 # The models are too small for more threads, which would wait for each other on a busy machine.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+# Ray's own default lets trials starve on a machine where anything else runs.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # A busy machine may take any time for an example.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])

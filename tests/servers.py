@@ -157,15 +157,14 @@ class Forward(Handler):
 def moto(host: str = "127.0.0.1") -> Iterator[int]:
     """The port of moto's server, a stand-in for S3, once it answers."""
     command = [Path(sys.executable).parent / "moto_server", "-H", host, "-p", "0"]
-    with (
-        tempfile.TemporaryFile("w+") as said,
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as server,
-    ):
+    with tempfile.TemporaryDirectory() as folder:
+        said = Path(folder, "said")
+        with said.open("w") as file:
+            server = subprocess.Popen(command, stdout=file, stderr=file)
 
         def port() -> int | None:
-            assert server.poll() is None, "moto's server has ended"
-            said.seek(0)
-            found = re.search(r"Running on http://\S+:(\d+)\n", said.read())
+            assert server.poll() is None, said.read_text()
+            found = re.search(r"Running on http://\S+:(\d+)\n", said.read_text())
             return found and int(found[1])
 
         try:
@@ -173,6 +172,7 @@ def moto(host: str = "127.0.0.1") -> Iterator[int]:
             yield port()
         finally:
             server.kill()
+            server.wait()
 
 
 def forward(port: int) -> Server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import PATIENCE
@@ -16,6 +17,7 @@ BENCHMARKS = ROOT / "benchmarks"
 @pytest.mark.slow
 def test_the_gpu_benchmark_runs_small_without_ray_and_optuna(tmp_path):
     out = tmp_path / "gpu.parquet"
+    pq.write_table(pa.table({"what": ["measured before"], "value": [1.0]}), out)
     code = f"""
 import runpy, sys
 sys.modules["ray"] = sys.modules["optuna"] = None
@@ -28,6 +30,8 @@ runpy.run_path({str(BENCHMARKS / "gpu.py")!r}, run_name="__main__")
     )
     assert done.returncode == 0, done.stdout + done.stderr
     table = pq.read_table(out).to_pandas()
+    assert table["what"][0] == "measured before"
+    table = table[1:]
     for what in (
         "step, dense",
         "step, search / dense",

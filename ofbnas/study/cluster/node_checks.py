@@ -20,7 +20,7 @@ from ofbnas.study.cluster.shared_storage import SharedStorage
 from ofbnas.study.provenance import versions
 from ofbnas.study.tuning.storage import check_storage
 
-ANSWER_SECONDS = 120.0  # a node's first process has to import torch
+ANSWER_SECONDS = 300.0  # a node's first process has to import torch, which may lie on a shared disk
 # Paths that have to exist on each node; the driver sends the parent's weights to the workers.
 NEEDED = tuple(name for name in PATHS if name != "model.checkpoint")
 # Ray itself rejects a node with another version of Ray or Python.
