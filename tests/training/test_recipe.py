@@ -257,7 +257,9 @@ def test_all_axes_are_decided_by_decide_by(model, data):
 
 @pytest.mark.parametrize("masks", ["trainable", "folded"])
 def test_decided_masks_are_trained_on_or_multiplied_in(model, data, masks):
-    settings = config(epochs=2, decide_by={"epochs": 1}, decided_masks=masks)
+    settings = config(
+        epochs=2, decide_by={"epochs": 1}, decided_masks=masks, decided_weights="searched"
+    )
     searcher = SearchRun(model, data, settings, axes(model, SPACE), seed=0)
     train(searcher)
     assert bool(searcher.supernet.masked()) == (masks == "trainable")
