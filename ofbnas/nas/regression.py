@@ -17,5 +17,5 @@ def rows_of(layer: nn.Linear, inputs: Tensor) -> Tensor:
 def solution(gram: Tensor, products: Tensor, ridge: float) -> Tensor:
     """The solution X of (gram + ridge * mean(diag(gram)) I) X = products."""
     damping = (ridge * gram.diagonal().mean()).clamp(min=1e-12)  # inputs may all be 0
-    damped = gram + damping * torch.eye(len(gram)).to(gram)
+    damped = gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     return torch.cholesky_solve(products, torch.linalg.cholesky(damped))
