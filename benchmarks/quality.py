@@ -19,39 +19,36 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import controls
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
 import typer
-from scipy import stats
+from quality_rows import ROWS, Case
+from quality_tables import read, tables
 from torch import Tensor, nn
 
-from ofbnas.config import DistillConfig, StudyConfig, TrainConfig
+from ofbnas.config import StudyConfig, TrainConfig
 from ofbnas.config.study_file import load_study
 from ofbnas.models.axes import Size
 from ofbnas.models.axes import axes as axes_of
 from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.models.passes import FeaturesAndOutputs
-from ofbnas.nas.budget import Budget, budget_of
-from ofbnas.nas.compensation import Cut, compensate_
-from ofbnas.nas.images import first_images
+from ofbnas.nas.budget import budget_of
 from ofbnas.nas.plain import Network
 from ofbnas.nas.saliency import best_units
-from ofbnas.nas.search import search
 from ofbnas.study.parent import Parent, data_of, teacher_of, trained_parent
 from ofbnas.study.provenance import git_commit, versions
 from ofbnas.table import parquet
 from ofbnas.training.data import Data
 from ofbnas.training.evaluation import evaluate
 from ofbnas.training.plain import Loss, fit
+from ofbnas.training.teacher import Teacher
 
 FOLDER = Path(__file__).parent / "parents"
 PARENTS = ("vit", "swin")
@@ -81,8 +78,8 @@ class Key(NamedTuple):
     distilled: bool
     seed: int
 
-    def settings(self) -> list[str]:
-        """The same as settings of the parent's study."""
+    def study(self, *settings: str) -> StudyConfig:
+        """The parent's study for this case, with more settings as for --set."""
         given = [
             f"search.budget.gmacs_share={self.budget}",
             f"search.epochs={self.epochs}",
@@ -90,164 +87,12 @@ class Key(NamedTuple):
         ]
         if self.distilled:
             given.append("search.distill={weight: 0.5, temperature: 2.0}")
-        return given
+        return load_study(study_file(self.parent), [*given, *settings])
 
     def file(self, folder: Path) -> Path:
         """The file of the result."""
         name = hashlib.sha256(json.dumps(self).encode()).hexdigest()[:16]
         return folder / f"{name}.parquet"
-
-
-class Case(NamedTuple):
-    """What a row starts from.
-
-    Attributes:
-        key: What its result belongs to.
-        study: Settings.
-        parent: The trained parent.
-        data: The images.
-        budget: What a network may cost.
-        folder: Of results: rows may start from the sizes that others have found.
-    """
-
-    key: Key
-    study: StudyConfig
-    parent: Parent
-    data: Data
-    budget: Budget
-    folder: Path
-
-    def found(self, row: str) -> list[Size]:
-        """The sizes that another row has found in the same case."""
-        file = self.key._replace(row=row).file(self.folder)
-        if not file.exists():
-            run(self.key._replace(row=row), self.folder)
-        (sizes,) = pd.read_parquet(file)["sizes"]
-        return [(groups, channels) for groups, channels in json.loads(sizes)]
-
-
-class Made(NamedTuple):
-    """A network, and whether all its training is done."""
-
-    model: nn.Module
-    is_trained: bool
-
-
-Row = Callable[[Case], Made]
-Rule = Callable[[Case, dict[str, Tensor]], list[Size]]
-
-
-def searched(*settings: str) -> Row:
-    """A search that trains, with settings as for --set."""
-    return lambda case: Made(_search(case, settings), is_trained=True)
-
-
-def in_steps(*settings: str, untrained: bool = False) -> Row:
-    """The search without training; its network is then trained, unless `untrained`."""
-    without = ("search.epochs=0", *settings)
-    return lambda case: Made(_search(case, without), is_trained=untrained)
-
-
-def ruled(rule: Rule, *, compensated: bool = False) -> Row:
-    """Sizes by a rule, which may look at the saliency; the most salient units are kept."""
-
-    def make(case: Case) -> Made:
-        whole = Network.whole(case.parent.model, case.parent.axes)
-        saliency = controls.saliency_of(whole, case.data, case.study.search, case.key.seed)
-        network = controls.cut_to(whole, rule(case, saliency), saliency)
-        if compensated:
-            config = case.study.search.compensation
-            images = first_images(case.data, config.images, case.key.seed)
-            cut = Cut(whole.model, whole.axes, network.model, network.axes, network.units)
-            compensate_(cut, lambda: images, config.ridge)
-        return Made(network.model, is_trained=False)
-
-    return make
-
-
-def torch_pruned(scope: str) -> Row:
-    """Torch-Pruning's ranking in a scope."""
-
-    def make(case: Case) -> Made:
-        pruned = controls.torch_pruned(
-            case.parent.model, case.data, case.study.search, case.budget, scope, case.key.seed
-        )
-        return Made(pruned, is_trained=False)
-
-    return make
-
-
-def uniform(case: Case, saliency: dict[str, Tensor]) -> list[Size]:
-    """All axes at the same share."""
-    return controls.uniform(case.parent.axes, case.budget)
-
-
-def live_then_uniform(case: Case, saliency: dict[str, Tensor]) -> list[Size]:
-    """All axes at the same share of their units that are not idle."""
-    return controls.live_then_uniform(case.parent.axes, case.budget, saliency)
-
-
-def random(case: Case, saliency: dict[str, Tensor]) -> list[Size]:
-    """Random sizes."""
-    return controls.random_sizes(case.parent.axes, case.budget, case.key.seed)
-
-
-def knapsack(case: Case, saliency: dict[str, Tensor]) -> list[Size]:
-    """Those with the highest sum of saliencies."""
-    return controls.knapsack(case.parent.axes, case.budget, saliency)
-
-
-def sizes_of_row(row: str) -> Rule:
-    """The sizes that another row has found."""
-    return lambda case, saliency: case.found(row)
-
-
-def alike(row: str) -> Rule:
-    """All blocks alike, at the mean widths that another row has found."""
-    return lambda case, saliency: controls.alike(case.parent.axes, case.budget, case.found(row))
-
-
-# Rows that start from the sizes of others cost what these cost, and their own training on top.
-ROWS: dict[str, Row] = {
-    "default": searched(),
-    "searched weights": searched("search.decided_weights=searched"),
-    "preset reference": searched("search.preset=reference"),
-    "cut in steps": in_steps(),
-    "cut in steps, untrained": in_steps(untrained=True),
-    "cut in one step": in_steps("search.training_free.step=0.01"),
-    "uniform": ruled(uniform),
-    "uniform, compensated": ruled(uniform, compensated=True),
-    "random": ruled(random),
-    "live, then uniform": ruled(live_then_uniform),
-    "knapsack over Taylor": ruled(knapsack),
-    "knapsack over Taylor, compensated": ruled(knapsack, compensated=True),
-    "Torch-Pruning, local": torch_pruned("local"),
-    "Torch-Pruning, global": torch_pruned("global"),
-    "Torch-Pruning, isomorphic": torch_pruned("isomorphic"),
-    "the sizes of default": ruled(sizes_of_row("default")),
-    "the sizes of default, compensated": ruled(sizes_of_row("default"), compensated=True),
-    "blocks alike, means of default": ruled(alike("default")),
-    "the sizes of cut in steps": ruled(sizes_of_row("cut in steps")),
-    "blocks alike, means of cut in steps": ruled(alike("cut in steps")),
-    "blocks alike, means of cut in steps, compensated": ruled(
-        alike("cut in steps"), compensated=True
-    ),
-}
-
-
-def _search(case: Case, settings: Sequence[str]) -> nn.Module:
-    """The network of a search."""
-    study = load_study(study_file(case.key.parent), [*case.key.settings(), *settings])
-    result = search(
-        case.parent.model,
-        case.data,
-        study.search,
-        name=study.model.name,
-        kwargs=case.parent.kwargs,
-        axes=case.parent.axes,
-        seed=case.key.seed,
-    )
-    return result.subnet.model
 
 
 def main(
@@ -288,9 +133,9 @@ def main(
 def run(key: Key, folder: Path) -> None:
     """Make and train one network, and write its result."""
     parent, data, images = parent_and_data(key.parent, key.share)
-    study = load_study(study_file(key.parent), key.settings())
+    study = key.study()
     budget = budget_of(parent.model, parent.axes, study.search.budget)
-    case = Case(key, study, parent, data, budget, folder)
+    case = Case(key.study, parent, data, budget, key.seed, partial(found, key, folder))
 
     start = time.monotonic()
     model, is_trained = ROWS[key.row](case)
@@ -321,23 +166,33 @@ def run(key: Key, folder: Path) -> None:
     print(f"{key.parent} {key.budget} {key.row} {key.seed}: {result['top1']:.2f}", flush=True)
 
 
+def found(key: Key, folder: Path, row: str) -> list[Size]:
+    """The sizes that another row of the same case has found; it is run first, if need be."""
+    other = key._replace(row=row)
+    if not other.file(folder).exists():
+        run(other, folder)
+    (sizes,) = pd.read_parquet(other.file(folder))["sizes"]
+    return [(groups, channels) for groups, channels in json.loads(sizes)]
+
+
 def train(model: nn.Module, case: Case) -> None:
     """Train a network of fixed sizes by the recipe of the searches that train."""
-    config = case.study.search
+    config = case.settings().search
     recipe = TrainConfig(**{name: getattr(config, name) for name in TrainConfig.model_fields})
-    fit(model, case.data, recipe, seed=case.key.seed, loss=_taught(case, config.distill))
+    loss = None
+    teacher = teacher_of(config.distill, case.parent.model, case.data)
+    if teacher is not None:
+        loss = taught(teacher, config.label_smoothing)
+    fit(model, case.data, recipe, seed=case.seed, loss=loss)
 
 
-def _taught(case: Case, config: DistillConfig | None) -> Loss | None:
+def taught(teacher: Teacher, label_smoothing: float) -> Loss:
     """The loss of a network that learns from the parent's outputs, too."""
-    teacher = teacher_of(config, case.parent.model, case.data)
-    if teacher is None:
-        return None
-    criterion = nn.CrossEntropyLoss(label_smoothing=case.study.search.label_smoothing)
+    criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+    no_channels = torch.empty(0, dtype=torch.long)  # features are not compared
 
     def loss(learned: FeaturesAndOutputs, images: Tensor, labels: Tensor) -> Tensor:
         task = criterion(learned.outputs, labels)
-        no_channels = torch.empty(0, dtype=torch.long)  # features are not compared
         return teacher.loss(task, learned, teacher(images), no_channels)
 
     return loss
@@ -388,70 +243,6 @@ def print_idle(name: str) -> None:
         idle = int((of_axis < controls.IDLE * of_axis.mean()).sum())
         print(f"| {axis.name} | {lost[0]:.2f} | {lost[1]:.2f} | {idle} of {axis.units} |")
     print()
-
-
-def read(folder: Path) -> pd.DataFrame:
-    """All results of a folder.
-
-    Raises:
-        FileNotFoundError: It has none.
-    """
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
-        raise FileNotFoundError(f"{folder} has no results")
-    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
-
-
-def tables(results: pd.DataFrame, against: str) -> Iterator[str]:
-    """For each parent, budget and recipe the rows in Markdown, with differences from one of them.
-
-    A difference is the mean over the seeds that both rows have, with its 95 % interval by Student's
-    t for paired values; with one seed there is no interval.
-    """
-    recipe = ["parent", "budget", "share", "epochs", "lr", "distilled"]
-    for group, of_group in results.groupby(recipe):
-        named = dict(zip(recipe, group, strict=True))
-        parent_accuracy = of_group["parent_top1"].iloc[0]
-        lines = [
-            f"{named['parent']} at {100 * named['budget']:g} % of the MACs, parent "
-            f"{parent_accuracy:.2f}; {named['share']:g} of the images, {named['epochs']} epochs, "
-            f"lr {named['lr']:g}{', distilled' if named['distilled'] else ''}:",
-            "",
-            f"| | top-1 | runs | against {against} | MACs, % | before training, val |",
-            "|---|---|---|---|---|---|",
-        ]
-        top1 = of_group.pivot_table(index="seed", columns="row", values="top1")
-        by_row = of_group.groupby("row")
-        shares = 100 * by_row["macs_share"].mean()
-        before = by_row["val_top1_before_training"].mean()
-        for row in top1.mean().sort_values(ascending=False).index:
-            difference = ""
-            if row != against and against in top1:
-                difference = paired((top1[row] - top1[against]).dropna().to_numpy())
-            untrained = f"{before[row]:.2f}" if before[row] == before[row] else ""
-            lines.append(
-                f"| {row} | {top1[row].mean():.2f} | {top1[row].count()} | {difference} "
-                f"| {shares[row]:.1f} | {untrained} |"
-            )
-        yield "\n".join(lines)
-
-
-def paired(differences: np.ndarray) -> str:
-    """The mean of paired differences and, of several, half the width of its 95 % interval.
-
-    >>> paired(np.array([1.0, 2.0, 3.0]))
-    '+2.00 ± 2.48'
-    >>> paired(np.array([0.5]))
-    '+0.50'
-    """
-    count = len(differences)
-    if count == 0:
-        return ""
-    mean = f"{differences.mean():+.2f}"
-    if count == 1:
-        return mean
-    error = differences.std(ddof=1) / np.sqrt(count)
-    return f"{mean} ± {stats.t.ppf(0.975, count - 1) * error:.2f}"
 
 
 if __name__ == "__main__":
