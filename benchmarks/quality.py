@@ -4,6 +4,7 @@
     python benchmarks/quality.py --parents vit --budgets 0.284 --rows "default;uniform" --seeds 3
     python benchmarks/quality.py --print                  only the tables of the results so far
     python benchmarks/quality.py --idle                   what each part of the parents is worth
+    python benchmarks/quality.py --print --out benchmarks/results    what docs/benchmarks.md shows
 
 Each row makes a network of a parent (benchmarks/parents) within a budget, and trains it for as many
 epochs in all, by the same recipe, on the same images; rows named "untrained" have no epochs.

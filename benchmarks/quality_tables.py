@@ -26,7 +26,8 @@ def tables(results: pd.DataFrame, against: str) -> Iterator[str]:
     """For each parent, budget and recipe the rows in Markdown, with differences from one of them.
 
     A difference is the mean over the seeds that both rows have, with its 95 % interval by Student's
-    t for paired values; with one seed there is no interval.
+    t for paired values; with one seed there is no interval. Accuracy before training is that of the
+    validation images. Seconds are those of one core, in all.
     """
     recipe = ["parent", "budget", "share", "epochs", "lr", "distilled"]
     for group, of_group in results.groupby(recipe):
@@ -37,13 +38,14 @@ def tables(results: pd.DataFrame, against: str) -> Iterator[str]:
             f"{parent_accuracy:.2f}; {named['share']:g} of the images, {named['epochs']} epochs, "
             f"lr {named['lr']:g}{', distilled' if named['distilled'] else ''}:",
             "",
-            f"| | top-1 | runs | against {against} | MACs, % | before training, val |",
-            "|---|---|---|---|---|---|",
+            f"| | top-1 | runs | against {against} | MACs, % | before training | seconds |",
+            "|---|---|---|---|---|---|---|",
         ]
         top1 = of_group.pivot_table(index="seed", columns="row", values="top1")
         by_row = of_group.groupby("row")
         shares = 100 * by_row["macs_share"].mean()
         before = by_row["val_top1_before_training"].mean()
+        seconds = by_row["seconds"].mean()
         for row in top1.mean().sort_values(ascending=False).index:
             difference = ""
             if row != against and against in top1:
@@ -51,7 +53,7 @@ def tables(results: pd.DataFrame, against: str) -> Iterator[str]:
             untrained = f"{before[row]:.2f}" if before[row] == before[row] else ""
             lines.append(
                 f"| {row} | {top1[row].mean():.2f} | {top1[row].count()} | {difference} "
-                f"| {shares[row]:.1f} | {untrained} |"
+                f"| {shares[row]:.1f} | {untrained} | {seconds[row]:.0f} |"
             )
         yield "\n".join(lines)
 

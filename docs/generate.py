@@ -1,10 +1,11 @@
-"""Write the parts of families.md and table.md that follow from the code.
+"""Write the parts of families.md and table.md that follow from the code, and benchmarks.md's tables.
 
 python docs/generate.py    # creates all models of timm on the meta device: a minute or two
 """
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,12 @@ from ofbnas.models.registry import Registered, look_up, names
 from ofbnas.table.schema import HISTORY_SCHEMA, SCHEMA
 
 DOCS = Path(__file__).parent
+sys.path.append(str(DOCS.parent / "benchmarks"))
+
+from quality_tables import read, tables  # noqa: E402  # needs the path
+
+BENCHMARKS = DOCS / "benchmarks.md"
+RESULTS = DOCS.parent / "benchmarks" / "results"
 FAMILIES = DOCS / "families.md"
 TABLE = DOCS / "table.md"
 EXAMPLE = DOCS.parent / "ofbnas" / "models" / "axes" / "families" / "beit.py"
@@ -116,6 +123,11 @@ def table_page(text: str) -> str:
     return _with_part(text, GENERATED, f"{architectures}\n\n{history}")
 
 
+def benchmarks_page(text: str) -> str:
+    """benchmarks.md with its generated part replaced."""
+    return _with_part(text, GENERATED, "\n\n".join(tables(read(RESULTS), "default")))
+
+
 def _columns(schema: pa.Schema) -> str:
     """A table of a schema's columns."""
     lines = ["| column | type | unit | meaning |", "|---|---|---|---|"]
@@ -141,7 +153,8 @@ def _with_part(text: str, marks: Marks, part: str) -> str:
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write the pages."""
+    BENCHMARKS.write_text(benchmarks_page(BENCHMARKS.read_text(encoding="utf-8")), encoding="utf-8")
     TABLE.write_text(table_page(TABLE.read_text(encoding="utf-8")), encoding="utf-8")
     models = list(look_up(names(), costs=False))
     page = families_page(FAMILIES.read_text(encoding="utf-8"), models)
