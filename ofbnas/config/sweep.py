@@ -58,8 +58,8 @@ class _Stopping(Section):
 
     first_rung: Epochs | None = None
     """Epochs of the search before a trial can be stopped. By default the last epoch before
-    `search.decide_by`: right after that decision accuracy is low for a while, the lower the smaller
-    the budget."""
+    `search.decide_by`: with `decided_weights: searched`, accuracy is low for a while after that
+    decision, the lower the smaller the budget."""
 
 
 class _Halving(_Stopping):
