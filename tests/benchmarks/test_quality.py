@@ -5,8 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import quality
+from conftest import ROOT
+from quality_tables import read, tables
 from running import write
 
+RESULTS = ROOT / "benchmarks" / "results"
 ROWS = (
     "default",
     "cut in steps, untrained",
@@ -45,3 +48,9 @@ def test_rows_of_each_kind_lie_in_the_budget_and_are_run_once(tmp_path, capsys):
     again = capsys.readouterr().out
     assert printed.endswith(again), "nothing was run, only printed"
     assert {file: file.stat().st_mtime_ns for file in results.iterdir()} == files
+
+
+def test_the_page_of_benchmarks_shows_the_results():
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    for table in tables(read(RESULTS), "default"):
+        assert table in page, "run python docs/generate.py"
