@@ -123,7 +123,8 @@ class DistillConfig(Section):
     features: NonNegative = 0.0
     """Weight of the distance between final features; 0 turns it off. From the parent: the cosine
     distance on the channels that the subnet kept. From another teacher: the distance between the
-    two matrices of cosine similarities among the images of a batch."""
+    two matrices of cosine similarities among the images of a batch. A model without a classifier
+    learns these alone."""
 
 
 class FinetuneConfig(TrainConfig):

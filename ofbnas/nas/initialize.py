@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import torch
@@ -12,7 +12,9 @@ from ofbnas import parallel
 from ofbnas.config import SearchConfig
 from ofbnas.models.supernet import Supernet
 from ofbnas.nas import saliency
+from ofbnas.nas.comparison import comparison_with, fisher_batches
 from ofbnas.training.data import Data, Epoch
+from ofbnas.training.features import has_classifier
 
 
 def initialize_(
@@ -59,7 +61,22 @@ def _saliency(
             epoch = Epoch(seed, shard=parallel.shard())
             batches = data.shuffled(config.batch_size, epoch)
             first_batches = islice(batches, config.importance.start_batches)
-            return saliency.taylor(supernet.model, supernet.axes, first_batches)
+            if has_classifier(supernet.model):
+                return saliency.taylor(supernet.model, supernet.axes, first_batches)
+            return _without_labels(supernet, [images for images, _ in first_batches], epoch)
         case "magnitude":
             return saliency.magnitude(supernet.model, supernet.axes)
     return {}
+
+
+def _without_labels(
+    supernet: Supernet,
+    images: Sequence[Tensor],
+    epoch: Epoch,
+) -> Mapping[str, Tensor]:
+    """The saliency of units by their Fisher information in the features, [units]."""
+    model = supernet.model
+    comparison = comparison_with(model, images)
+    generator = epoch.generator(rank=parallel.shard().rank)
+    batches = fisher_batches(model, images, comparison.draw, generator)
+    return saliency.taylor(model, supernet.axes, batches, comparison.loss)

@@ -28,9 +28,10 @@ from ofbnas.nas.network import ShrinkingNetwork
 from ofbnas.nas.plain import Network
 from ofbnas.training.batches import Parts, Position
 from ofbnas.training.data import Data
-from ofbnas.training.evaluation import evaluate
+from ofbnas.training.features import has_classifier
 from ofbnas.training.loop import Losses, Run
 from ofbnas.training.mean import Mean
+from ofbnas.training.quality import on_validation
 from ofbnas.training.recipe import Optimizers
 from ofbnas.training.teacher import Teacher
 
@@ -214,9 +215,8 @@ class SearchRun(Run):
         """Projected final metrics, by the table's columns, as if the network were finished now."""
         decided = not self.network.open_axes()
         projected = partial(self.constraint.projected, supernet=self.supernet, decided=decided)
-        accuracy = evaluate(self.network.fused(), self.data.val)
         return {
-            "val_top1": accuracy.top1,
+            **on_validation(self.network.fused(), self.parent.model, self.data),
             "gmacs": projected("macs") / 1e9,
             "params": projected("params"),
         }
@@ -265,18 +265,15 @@ class SearchRun(Run):
         mine = hidden[shard.of(images_in_batch)]
         return list(mine.split(images_in_part))
 
-    def _task_loss(
-        self,
-        passed: FeaturesAndOutputs,
-        images: Tensor,
-        labels: Tensor,
-    ) -> Tensor:
-        """Cross-entropy and, with a teacher, what is learned from it, []."""
+    def _task_loss(self, passed: FeaturesAndOutputs, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy, if there is a classifier, and what is learned from a teacher, []."""
+        if self.teacher is not None and not has_classifier(self.parent.model):
+            taught = self.teacher(images)
+            return self.teacher.feature_loss(passed, taught, self.network.channels)
         task: Tensor = self.criterion(passed.outputs, labels)
         if self.teacher is None:
             return task
-        taught = self.teacher(images)
-        return self.teacher.loss(task, passed, taught, self.network.channels)
+        return self.teacher.loss(task, passed, self.teacher(images), self.network.channels)
 
     def _decide_losses(
         self,

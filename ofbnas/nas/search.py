@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from ofbnas.config import BudgetConfig, SearchConfig
-from ofbnas.errors import InputError
 from ofbnas.models.architecture import Architecture
 from ofbnas.models.axes import Axis
 from ofbnas.models.axes import axes as axes_of
@@ -21,7 +20,7 @@ from ofbnas.nas.run import SearchRun
 from ofbnas.nas.training_free import TrainingFreeSearch
 from ofbnas.training.data import Data
 from ofbnas.training.events import Callback
-from ofbnas.training.features import has_classifier
+from ofbnas.training.features import check_task
 from ofbnas.training.loop import train
 from ofbnas.training.teacher import Teacher
 
@@ -104,11 +103,7 @@ def search(
         )
         ((_, result),) = found
         return result
-    if not has_classifier(model):
-        raise InputError(
-            f"{name} has no classifier (num_classes 0), so labels cannot train it; set search.epochs "
-            "to 0, which compresses it without training"
-        )
+    check_task(model, config.distill, "search")
     run = SearchRun(model, data, config, searched, seed, teacher)
     train(run, callbacks=callbacks, checkpoint=checkpoint, rungs=rungs)
     constraint = run.constraint

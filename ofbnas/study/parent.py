@@ -35,7 +35,7 @@ from ofbnas.models.create import create_parent, on_meta
 from ofbnas.models.state_dict import load_weights_
 from ofbnas.training.data import SIZES, Data, load_data
 from ofbnas.training.events import Callback
-from ofbnas.training.features import has_classifier
+from ofbnas.training.features import check_task, has_classifier
 from ofbnas.training.pretrain import check_cache, load_or_train_
 from ofbnas.training.recipe import weights_optimizer
 from ofbnas.training.teacher import Normalisation, Teacher
@@ -152,7 +152,7 @@ def check_weights(config: StudyConfig) -> Parent:
 
     Raises:
         InputError: A file is missing or does not fit its model, the cache cannot be written or has
-            no room, timm has no such optimizer, or a model without a classifier would be trained.
+            no room, timm has no such optimizer, or a model without a classifier would learn labels.
     """
     finetune = config.finetune
     for distill in (config.search.distill, None if finetune is None else finetune.distill):
@@ -160,7 +160,7 @@ def check_weights(config: StudyConfig) -> Parent:
             _teacher_model(distill.teacher, config.data.num_classes)
     parent = untrained_parent(config)
     if not has_classifier(parent.model):
-        _check_training_free(config)
+        _check_without_labels(config, parent.model)
     for training in (config.pretrain, config.search, config.finetune):
         if training is not None:
             weights_optimizer(parent.model, training)
@@ -173,24 +173,21 @@ def check_weights(config: StudyConfig) -> Parent:
     return parent
 
 
-def _check_training_free(config: StudyConfig) -> None:
-    """Check that a study trains nothing, as its model has no classifier that labels could train.
+def _check_without_labels(config: StudyConfig, model: nn.Module) -> None:
+    """Check that a study trains a model without a classifier by features alone.
 
     Raises:
-        InputError: It trains something.
+        InputError: It would train it by labels.
     """
-    trained = []
     if not config.model.pretrained and config.model.checkpoint is None:
-        trained.append("pretrain")
-    if config.search.epochs:
-        trained.append("search.epochs")
-    if config.finetune is not None:
-        trained.append("finetune")
-    if trained:
         raise InputError(
-            f"model {config.model.name} has no classifier (num_classes 0), so labels cannot train "
-            f"it, which {' and '.join(trained)} would; ofbnas compress needs neither, but weights"
+            f"model {config.model.name} has no classifier (num_classes 0), so pretrain cannot train "
+            "it; give it weights: model.pretrained or model.checkpoint"
         )
+    if config.search.epochs:
+        check_task(model, config.search.distill, "search")
+    if config.finetune is not None:
+        check_task(model, config.finetune.distill, "finetune")
 
 
 def _from_hub(name: str, kwargs: Mapping[str, Any]) -> nn.Module:

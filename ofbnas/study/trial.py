@@ -23,13 +23,13 @@ from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.models.subnet import Subnet
 from ofbnas.nas.search import SearchResult, search
 from ofbnas.parallel import shard
-from ofbnas.study import quality
 from ofbnas.study.clock import Clock
 from ofbnas.study.parent import Parent, data_record, parent_with, teacher_of
 from ofbnas.study.provenance import git_commit, versions
 from ofbnas.study.saved_subnet import save_subnet
 from ofbnas.table import store
 from ofbnas.table.columns import Row
+from ofbnas.training import quality
 from ofbnas.training.checkpoint import restart_if_stale
 from ofbnas.training.data import Data
 from ofbnas.training.events import Callback

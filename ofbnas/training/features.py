@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ofbnas import parallel
+from ofbnas.config import DistillConfig
+from ofbnas.errors import InputError
 from ofbnas.training.data import Split
 
 NEIGHBOURS = 20
@@ -17,6 +19,25 @@ TEMPERATURE = 0.07  # of the neighbours' votes
 def has_classifier(model: nn.Module) -> bool:
     """Whether a timm model's outputs are logits of classes; otherwise they are features."""
     return cast(int, model.num_classes) > 0
+
+
+def check_task(model: nn.Module, distill: DistillConfig | None, section: str) -> None:
+    """Check that a model can be trained: without a classifier, only by a teacher's features.
+
+    Args:
+        model: A timm model.
+        distill: What it learns from a teacher.
+        section: Of the study that configures the training.
+
+    Raises:
+        InputError: There is nothing that it could learn.
+    """
+    if has_classifier(model) or (distill is not None and distill.features):
+        return
+    raise InputError(
+        f"{section}: the model has no classifier (num_classes 0), so labels cannot train it; "
+        f"{section}.distill.features above 0 lets it learn its parent's features"
+    )
 
 
 class LinearCka:

@@ -16,6 +16,7 @@ from ofbnas.models.passes import FeaturesAndOutputs
 from ofbnas.models.subnet import Subnet
 from ofbnas.training.data import Data
 from ofbnas.training.events import Callback
+from ofbnas.training.features import check_task, has_classifier
 from ofbnas.training.plain import Loss, fit
 from ofbnas.training.teacher import Teacher
 
@@ -42,10 +43,12 @@ def finetune(
         checkpoint: A file that is written after each epoch, and resumed from if it exists.
 
     Raises:
+        InputError: The subnet has no classifier, and learns no features.
         ValueError: Distillation is configured and there is no teacher.
         NotFiniteError: The loss became NaN or infinite.
     """
     loss = None
+    check_task(subnet.model, config.distill, "finetune")
     if config.distill is not None:
         if teacher is None:
             raise ValueError(
@@ -73,8 +76,9 @@ def _distillation_loss(
     teacher: Teacher,
     config: FinetuneConfig,
 ) -> Loss:
-    """The loss of a subnet that learns from labels and a teacher."""
+    """The loss of a subnet that learns from labels, if it has a classifier, and a teacher."""
     criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    classifies = has_classifier(subnet.model)
 
     # The parent's channels that the subnet kept: the teacher's features are compared on these.
     embedding = final_embedding(axes(subnet.model, {}))
@@ -87,8 +91,10 @@ def _distillation_loss(
         images: Tensor,
         labels: Tensor,
     ) -> Tensor:
-        task = criterion(learned.outputs, labels)
         taught = teacher(images)
+        if not classifies:
+            return teacher.feature_loss(learned, taught, channels)
+        task = criterion(learned.outputs, labels)
         return teacher.loss(task, learned, taught, channels)
 
     return loss

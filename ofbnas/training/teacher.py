@@ -104,29 +104,41 @@ class Teacher:
             channels: The parent's channels that the student kept, [channels kept].
         """
         config = self.config
-        student_features, student_outputs = learned
-        teacher_features, teacher_outputs = taught
         distillation = losses.distillation(
-            student_outputs,
-            teacher_outputs,
+            learned.outputs,
+            taught.outputs,
             config.temperature,
             config.hard,
         )
         loss = torch.lerp(task, distillation, config.weight)
         if not config.features:
             return loss
+        return loss + self.feature_loss(learned, taught, channels)
 
+    def feature_loss(
+        self,
+        learned: FeaturesAndOutputs,
+        taught: FeaturesAndOutputs,
+        channels: Tensor,
+    ) -> Tensor:
+        """The weighted distance between features, []: all that there is without a classifier.
+
+        Args:
+            learned: As for `loss`, and so are the other arguments.
+            taught: The teacher's.
+            channels: The parent's channels that the student kept.
+        """
         if self.parent is not None:
             distance = losses.feature_distance(
-                student_features,
-                teacher_features,
+                learned.features,
+                taught.features,
                 channels,
             )
         else:
             # As the teacher's features are pooled, too.
-            pooled = student_features.mean(1)
-            distance = losses.similarity_distance(pooled, teacher_features)
-        return loss + config.features * distance
+            pooled = learned.features.mean(1)
+            distance = losses.similarity_distance(pooled, taught.features)
+        return self.config.features * distance
 
     def _adapted(self, images: Tensor) -> Tensor:
         """The student's images with the teacher's size and normalisation."""

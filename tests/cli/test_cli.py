@@ -171,7 +171,7 @@ def test_a_study_is_planned_with_its_rungs():
         "sweep.early_stopping={method: front, eta: 3, first_rung: 2}",
     ]
     found = json.loads(ok(*asked, "--json"))
-    assert found["rungs"] == [2, 6, 18] and found["trials"] == 10
+    assert found["rungs"] == [2, 6, 18] and found["trials"] == 12
     told = " ".join(ok(*asked).split())
     assert "trials may be stopped after epoch 2, 6, 18" in told and "budget, macs" in told
     assert "stopped" not in ok(*asked[:3])
@@ -310,7 +310,7 @@ WRONG = {
                                            "--checkpoint", "none.safetensors"], "set model.kwargs"),
     "data of a study": (["compress", DIGITS, "--data", "digits"], "a study says its data and weights itself"),
     "training without a classifier": (["search", DIGITS, "--set", "model.kwargs.num_classes=0"],
-                                      "which pretrain and search.epochs and finetune would"),
+                                      "so pretrain cannot train it; give it weights"),
     "share above 1": (["compress", DIGITS, "--budget", "1.5"], "--budget is '1.5', expected shares"),
     "unknown key": (["study", "run", "epocs.yaml"], "unknown key search.epocs; did you mean epochs?"),
     "broken YAML": (["study", "run", "broken.yaml"], "not valid YAML"),

@@ -183,8 +183,3 @@ def test_a_model_without_a_classifier_keeps_its_features(trained):
     assert narrow.num_features < model.num_features, "features of other widths are compared"
     parent = knn_top1(model, data.val, data.test)
     assert knn_top1(narrow, data.val, data.test) > parent - 10
-
-
-def test_a_model_without_a_classifier_is_not_trained_on_labels(data):
-    with pytest.raises(InputError, match="no classifier"):
-        compress(make(num_classes=0), data, SearchConfig(epochs=1, budget={"gmacs_share": 0.6}))
