@@ -26,7 +26,9 @@ STUDY = {
     },
     "data": {"name": "digits", "shift": 1},
     "pretrain": {"epochs": 15, "lr": 5e-3},
-    "search": {"epochs": 4, "lr": 2e-3, "budget": {"gmacs_share": 0.5}},
+    "search": {
+        "epochs": 4, "lr": 2e-3, "budget": {"gmacs_share": 0.5}, "compensation": {"images": 128},
+    },
     "finetune": {"epochs": 3, "lr": 2e-3},
     "sweep": {
         "n_trials": 3,

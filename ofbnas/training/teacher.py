@@ -104,9 +104,11 @@ class Teacher:
             channels: The parent's channels that the student kept, [channels kept].
         """
         config = self.config
+        _, student_outputs = learned
+        _, teacher_outputs = taught
         distillation = losses.distillation(
-            learned.outputs,
-            taught.outputs,
+            student_outputs,
+            teacher_outputs,
             config.temperature,
             config.hard,
         )
@@ -128,16 +130,18 @@ class Teacher:
             taught: The teacher's.
             channels: The parent's channels that the student kept.
         """
+        student_features, _ = learned
+        teacher_features, _ = taught
         if self.parent is not None:
             distance = losses.feature_distance(
-                learned.features,
-                taught.features,
+                student_features,
+                teacher_features,
                 channels,
             )
         else:
             # As the teacher's features are pooled, too.
-            pooled = learned.features.mean(1)
-            distance = losses.similarity_distance(pooled, taught.features)
+            pooled = student_features.mean(1)
+            distance = losses.similarity_distance(pooled, teacher_features)
         return self.config.features * distance
 
     def _adapted(self, images: Tensor) -> Tensor:

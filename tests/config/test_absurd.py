@@ -327,7 +327,8 @@ def test_only_files_are_studies_and_search_spaces(no_file, tmp_path):
     if no_file.suffix == ".yaml":
         assert refused(DIGITS, f"search_space={no_file}") == expected
         assert (
-            refused(written(tmp_path, TEXT.replace("space: vit", f"space: {no_file}"))) == expected
+            refused(written(tmp_path, TEXT.replace("space: vit_wide", f"space: {no_file}")))
+            == expected
         )
 
 

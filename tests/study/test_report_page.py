@@ -204,7 +204,7 @@ def test_importance_and_parallel_coordinates(browser, vit, tmp_path):
     assert len(browser.js("[...document.querySelectorAll('#parallel .trial-line')]")) == 10
     labels = browser.texts("#parallel .label")
     assert labels == [
-        "search.budget.gmacs_share",
+        "search.budget.gmacs_share (logarithmic)",
         "search.one_hot_weight",
         "multiply-accumulates per image, kMACs",
         "top-1 accuracy, %",
