@@ -134,7 +134,8 @@ def slurm(tmp_path):
     job = str(os.getpid())
     yield {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
-        "VENV": str(tmp_path / "none"), "PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}", "SHARED": str(tmp_path),
+        "VENV": str(tmp_path / "none"), "SHARED": str(tmp_path),
+        "PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "SLURM_JOB_ID": job, "SLURM_JOB_NODELIST": "node-[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "1",
     }  # fmt: skip
     shutil.rmtree(f"/tmp/ray-{job}", ignore_errors=True)
