@@ -445,13 +445,12 @@ def test_a_subnet_exports(model):
 def cut(model: nn.Module, channels: int) -> Network:
     """The model with the given option for the channels of each axis, and all groups."""
     model_axes = axes(model, SPACE)
-    units = {axis.name: torch.arange(axis.units).view(axis.size) for axis in model_axes}
     kept = {}
     for axis in model_axes:
         groups, options = axis.options[0][-1], axis.options[1]
         size = (groups, options[channels] if len(options) > 1 else options[0])
         kept[axis.name] = best_units(-torch.arange(float(axis.units)), axis.size, size)
-    return Network(model, model_axes, units).cut(kept)
+    return Network.whole(model, model_axes).cut(kept)
 
 
 def test_compensation_brings_a_cut_model_nearer_to_its_parent(model, data):

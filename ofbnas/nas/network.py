@@ -59,9 +59,7 @@ class ShrinkingNetwork:
         self.length = length
         self.phase = phase
         self.device = device
-        self.units: dict[str, Tensor] = {}
-        for axis in supernet.axes:
-            self.units[axis.name] = torch.arange(axis.units).view(axis.size)
+        self.units = Network.whole(supernet.model, supernet.axes).units
         self.scaler = grad_scaler(config, device)
         self.average = None
         if config.ema is not None:
