@@ -9,26 +9,39 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import torch_pruning
 from torch import Tensor, nn
 
 from ofbnas.config import SearchConfig
 from ofbnas.models.axes import Axis, Size
 from ofbnas.models.axes import axes as axes_of
+from ofbnas.models.bimask import BiMask
 from ofbnas.models.cost import Cost, cost_of, sizes_of
 from ofbnas.models.shrink import load_
 from ofbnas.nas.budget import Budget, choose, option_sizes
 from ofbnas.nas.dynamic import Floats, Ints
 from ofbnas.nas.plain import Network
+from ofbnas.nas.run import SearchRun
 from ofbnas.nas.saliency import best_units, taylor
 from ofbnas.training.data import Data, Epoch
+from ofbnas.training.loop import Losses
 
 TRIES = 1_000_000  # of random sizes, before it is said that none lies in the budget
 IDLE = 1e-3  # of the mean saliency of an axis: a unit below is idle
 SHARES = np.linspace(0.01, 1, 397)
+
+
+class NoTaskGradient(SearchRun):
+    """A search whose options' logits do not learn from images, only from budget and one-hot loss."""
+
+    def _decide_losses(self, open_axes: Mapping[str, BiMask], step: int) -> Losses:
+        for mask in open_axes.values():
+            mask.logits.grad = None
+        return super()._decide_losses(open_axes, step)
 
 
 def saliency_of(parent: Network, data: Data, config: SearchConfig, seed: int) -> dict[str, Tensor]:
@@ -159,6 +172,8 @@ def _nearest(choices: Ints, units: float) -> Size:
     return groups, channels
 
 
+RATIO_STEP = 0.05
+RATIOS = np.arange(RATIO_STEP, 0.96, RATIO_STEP)
 # How Torch-Pruning ranks: units of each layer on their own, of all layers together, or of layers
 # with the same surroundings together (isomorphic pruning, ECCV 2024).
 SCOPES: dict[str, dict[str, Any]] = {
@@ -168,59 +183,126 @@ SCOPES: dict[str, dict[str, Any]] = {
 }
 
 
+class Ranking(NamedTuple):
+    """How Torch-Pruning ranks units.
+
+    Attributes:
+        scope: A name of `SCOPES`.
+        hessian: By the diagonal of the Hessian instead of Taylor expansion.
+    """
+
+    scope: str
+    hessian: bool = False
+
+
 def torch_pruned(
-    parent: nn.Module, data: Data, config: SearchConfig, budget: Budget, scope: str, seed: int
+    parent: nn.Module, data: Data, config: SearchConfig, budget: Budget, ranking: Ranking, seed: int
 ) -> nn.Module:
-    """The parent pruned by Torch-Pruning with Taylor importance, within the budget.
+    """The parent pruned by Torch-Pruning, within the budget.
 
     It has no budget of its own: the ratio is found by bisection. Heads stay, and get narrower, as
     in its example for timm's Vision Transformers.
     """
-    low = 0.0
-    high = 1.0
-    best: nn.Module | None = None
-    for _ in range(12):
+    batches = list(
+        islice(data.shuffled(config.batch_size, Epoch(seed)), config.importance.start_batches)
+    )
+    gradients = _squared_gradients if ranking.hessian else _gradients
+    parent_gradients = gradients(parent, batches)
+
+    def pruned_at(ratio: float) -> tuple[nn.Module, bool]:
+        pruned = _torch_pruned_at(parent, batches[0][0][:1], parent_gradients, ratio, ranking)
+        return pruned, macs_of(pruned) <= budget.window.limit
+
+    # Above some ratio it refuses to prune layers of which too little would be left, and what it
+    # makes becomes larger again. So the lowest ratio that fits is found first.
+    for ratio in RATIOS:
+        best, fits = pruned_at(ratio)
+        if fits:
+            break
+    else:
+        raise RuntimeError(f"Torch-Pruning, {ranking.scope}: no ratio meets {budget.window}")
+    high = ratio
+    low = ratio - RATIO_STEP
+    for _ in range(8):
         ratio = (low + high) / 2
-        pruned = _torch_pruned_at(parent, data, config, ratio, scope, seed)
-        if pruned is not None and macs_of(pruned) > budget.window.limit:
+        pruned, fits = pruned_at(ratio)
+        if fits:
+            high = ratio
+            best = pruned
+        else:
             low = ratio
-            continue
-        high = ratio
-        best = pruned or best
-    if best is None:
-        raise RuntimeError(f"Torch-Pruning, {scope}: no ratio meets {budget.window}")
     return best
 
 
 def _torch_pruned_at(
-    parent: nn.Module, data: Data, config: SearchConfig, ratio: float, scope: str, seed: int
-) -> nn.Module | None:
-    """The parent pruned at one ratio; None if nothing of some layer would be left."""
+    parent: nn.Module,
+    example: Tensor,
+    gradients: Mapping[str, Tensor],
+    ratio: float,
+    ranking: Ranking,
+) -> nn.Module:
+    """The parent pruned at one ratio."""
     model = copy.deepcopy(parent).train(False)
     heads = {
         module.qkv: module.num_heads
         for module in model.modules()
         if hasattr(module, "qkv") and hasattr(module, "num_heads")
     }
-    batches = islice(data.shuffled(config.batch_size, Epoch(seed)), config.importance.start_batches)
-    batches = list(batches)
+    importance = torch_pruning.importance
     pruner = torch_pruning.pruner.BasePruner(
         model,
-        batches[0][0][:1],
-        importance=torch_pruning.importance.GroupTaylorImportance(),
+        example,
+        importance=(
+            importance.GroupHessianImportance()
+            if ranking.hessian
+            else importance.GroupTaylorImportance()
+        ),
         pruning_ratio=ratio,
         max_pruning_ratio=0.95,
         ignored_layers=[model.get_classifier()],
         num_heads=heads,
         prune_head_dims=True,
-        **SCOPES[scope],
+        **SCOPES[ranking.scope],
     )
-    model.zero_grad()
-    for images, labels in batches:
-        nn.functional.cross_entropy(model(images), labels).backward()
+    for name, parameter in model.named_parameters():
+        parameter.grad = gradients[name].clone()
     pruner.step()
     model.zero_grad()
     return _with_widths(model)
+
+
+def _gradients(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """The sum of the batches' gradients, by parameter name."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    sums = [torch.zeros_like(parameter) for parameter in parameters]
+    for images, labels in batches:
+        loss = nn.functional.cross_entropy(model(images), labels)
+        for total, gradient in zip(sums, torch.autograd.grad(loss, parameters), strict=True):
+            total += gradient
+    return dict(zip(names, sums, strict=True))
+
+
+def _squared_gradients(
+    model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]
+) -> dict[str, Tensor]:
+    """The mean over images of squared gradients, by parameter name: the Hessian's diagonal.
+
+    Torch-Pruning's own accumulation (1.6.0) keeps only those of the last image.
+    """
+    parameters = {name: tensor.detach() for name, tensor in model.named_parameters()}
+
+    def loss(tensors: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+        outputs = torch.func.functional_call(model, tensors, image[None])
+        return nn.functional.cross_entropy(outputs, label[None])
+
+    of_images = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
+    sums = {name: torch.zeros_like(tensor) for name, tensor in parameters.items()}
+    for images, labels in batches:
+        for part in zip(images.split(8), labels.split(8), strict=True):
+            for name, gradients in of_images(parameters, *part).items():
+                sums[name] += gradients.square().sum(0)
+    num_images = sum(len(labels) for _, labels in batches)
+    return {name: total / num_images for name, total in sums.items()}
 
 
 def _with_widths(model: nn.Module) -> nn.Module:

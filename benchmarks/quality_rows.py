@@ -17,6 +17,7 @@ from ofbnas.nas.plain import Network
 from ofbnas.nas.search import search
 from ofbnas.study.parent import Parent
 from ofbnas.training.data import Data
+from ofbnas.training.loop import train
 
 
 class Case(NamedTuple):
@@ -78,16 +79,25 @@ def ruled(rule: Rule, *, compensated: bool = False) -> Row:
     return make
 
 
-def torch_pruned(scope: str) -> Row:
+def torch_pruned(scope: str, *, hessian: bool = False) -> Row:
     """Torch-Pruning's ranking in a scope."""
+    ranking = controls.Ranking(scope, hessian)
 
     def make(case: Case) -> Made:
         pruned = controls.torch_pruned(
-            case.parent.model, case.data, case.settings().search, case.budget, scope, case.seed
+            case.parent.model, case.data, case.settings().search, case.budget, ranking, case.seed
         )
         return Made(pruned, is_trained=False)
 
     return make
+
+
+def without_task_gradient(case: Case) -> Made:
+    """The default search, but its options' logits learn from the budget alone, not from images."""
+    config = case.settings().search
+    run = controls.NoTaskGradient(case.parent.model, case.data, config, case.parent.axes, case.seed)
+    train(run)
+    return Made(run.network.plain().model, is_trained=True)
 
 
 def uniform(case: Case, saliency: dict[str, Tensor]) -> list[Size]:
@@ -125,18 +135,23 @@ ROWS: dict[str, Row] = {
     "default": searched(),
     "searched weights": searched("search.decided_weights=searched"),
     "preset reference": searched("search.preset=reference"),
+    "no task gradient to sizes": without_task_gradient,
     "cut in steps": in_steps(),
     "cut in steps, untrained": in_steps(untrained=True),
     "cut in one step": in_steps("search.training_free.step=0.01"),
     "uniform": ruled(uniform),
     "uniform, compensated": ruled(uniform, compensated=True),
     "random": ruled(random),
+    "random, compensated": ruled(random, compensated=True),
     "live, then uniform": ruled(live_then_uniform),
+    "live, then uniform, compensated": ruled(live_then_uniform, compensated=True),
     "knapsack over Taylor": ruled(knapsack),
     "knapsack over Taylor, compensated": ruled(knapsack, compensated=True),
     "Torch-Pruning, local": torch_pruned("local"),
     "Torch-Pruning, global": torch_pruned("global"),
     "Torch-Pruning, isomorphic": torch_pruned("isomorphic"),
+    "Torch-Pruning, global, Hessian": torch_pruned("global", hessian=True),
+    "Torch-Pruning, isomorphic, Hessian": torch_pruned("isomorphic", hessian=True),
     "the sizes of default": ruled(sizes_of_row("default")),
     "the sizes of default, compensated": ruled(sizes_of_row("default"), compensated=True),
     "blocks alike, means of default": ruled(alike("default")),
