@@ -16,19 +16,21 @@ if TYPE_CHECKING:
     from ofbnas.study.networks import load_subnet
     from ofbnas.table.front import front, hypervolume
     from ofbnas.table.store import read_table
-    from ofbnas.training.data import load_data
+    from ofbnas.training.data import Data, data_from, load_data
     from ofbnas.training.evaluation import evaluate
     from ofbnas.training.finetune import finetune
 
 # Where each public name is defined. No module or package directly below `ofbnas` may have one of
 # these names: importing it would replace the public object by the module.
 _HOMES = {
+    "Data": "training.data",
     "FinetuneConfig": "config",
     "InputError": "errors",
     "SearchConfig": "config",
     "Subnet": "models.subnet",
     "Supernet": "models.supernet",
     "axes": "models.axes",
+    "data_from": "training.data",
     "evaluate": "training.evaluation",
     "finetune": "training.finetune",
     "front": "table.front",
@@ -41,12 +43,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Data",
     "FinetuneConfig",
     "InputError",
     "SearchConfig",
     "Subnet",
     "Supernet",
     "axes",
+    "data_from",
     "evaluate",
     "finetune",
     "front",

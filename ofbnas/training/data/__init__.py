@@ -7,6 +7,7 @@ from typing import Any
 from ofbnas.errors import InputError
 from ofbnas.training.data.base import Data, Epoch, Split
 from ofbnas.training.data.images import ImageData
+from ofbnas.training.data.own import data_from
 from ofbnas.training.data.reading import READERS, image_data, images_to_test, may_download
 from ofbnas.training.data.small import SIZES, SmallData, SmallSplit, small_data
 from ofbnas.training.data.streams import StreamData
@@ -21,6 +22,7 @@ __all__ = [
     "SmallSplit",
     "Split",
     "StreamData",
+    "data_from",
     "load_data",
     "load_test",
     "may_download",
