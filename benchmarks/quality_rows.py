@@ -134,6 +134,7 @@ def alike(row: str) -> Rule:
 ROWS: dict[str, Row] = {
     "default": searched(),
     "searched weights": searched("search.decided_weights=searched"),
+    "half as long a search": searched("search.decide_by={epochs: 0.5}"),
     "preset reference": searched("search.preset=reference"),
     "no task gradient to sizes": without_task_gradient,
     "cut in steps": in_steps(),
