@@ -21,7 +21,7 @@ def compress(
         typer.Argument(
             help="timm's name of a model, local-dir:DIR or hf-hub:OWNER/NAME; or a study, for its "
             "model, data and search space.",
-            metavar="MODEL|STUDY.yaml",
+            metavar="MODEL|STUDY.yaml|NAME",
         ),
     ],
     budget: Annotated[
@@ -94,9 +94,9 @@ def _study(
     Raises:
         InputError: There is no such file or model, or something about it is not allowed.
     """
-    if source.endswith((".yaml", ".yml")):
-        from ofbnas.config.study_file import load_study
+    from ofbnas.config.study_file import load_study, names_study
 
+    if names_study(source):
         if (data, checkpoint, num_classes) != (None, None, None):
             raise InputError(
                 f"{source}: a study says its data and weights itself; leave out --data, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Study = Annotated[
+    Path,
+    typer.Argument(
+        help="The study: a YAML file, or the name of one that comes with ofbnas, such as digits.",
+        metavar="STUDY.yaml|NAME",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Change a field; may be repeated."),

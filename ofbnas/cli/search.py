@@ -7,14 +7,11 @@ from typing import Annotated
 
 import typer
 
-from ofbnas.cli.output import Json, Settings
+from ofbnas.cli.output import Json, Settings, Study
 
 
 def search(
-    study: Annotated[
-        Path,
-        typer.Argument(help="The study, a YAML file; its sweep is ignored.", metavar="STUDY.yaml"),
-    ],
+    study: Study,
     settings: Settings = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the result; by default runs/NAME-search.")
@@ -23,7 +20,7 @@ def search(
 ) -> None:
     """Run a single search and fine-tuning, without Ray.
 
-    Swept fields have the study's own values. Each call adds a row to the folder's table.
+    The study's sweep is ignored: swept fields have the study's own values. Each call adds a row to the folder's table.
 
     Example: ofbnas search studies/digits.yaml --set search.epochs=20
 

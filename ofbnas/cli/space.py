@@ -23,7 +23,8 @@ app = typer.Typer(name="space", no_args_is_help=True, help="Show what can be sea
 @app.command()
 def show(
     model: Annotated[
-        str, typer.Argument(help="timm's name of a model, or a study.", metavar="MODEL|STUDY.yaml")
+        str,
+        typer.Argument(help="timm's name of a model, or a study.", metavar="MODEL|STUDY.yaml|NAME"),
     ],
     space: Annotated[
         Path | None, typer.Option(help="The search space, a YAML file.", metavar="SPACE.yaml")
@@ -129,12 +130,12 @@ def print_space(description: dict[str, Any]) -> None:
 
 def _model_and_axes(model: str, space: Path | None) -> tuple[nn.Module, list[Axis]]:
     """A model on the meta device and its axes, by timm's name or from a study."""
-    from ofbnas.config.study_file import load_space, load_study
+    from ofbnas.config.study_file import load_space, load_study, names_study
     from ofbnas.models.axes import axes
     from ofbnas.models.create import on_meta
     from ofbnas.study.parent import meta_parent, space_of
 
-    if model.endswith((".yaml", ".yml")):
+    if names_study(model):
         config = load_study(Path(model))
         if space is not None:
             config = config.model_copy(update={"search_space": load_space(space)})

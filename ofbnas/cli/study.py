@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofbnas.cli.output import Address, Json, Settings, on_cluster, print_json, print_table, say
+from ofbnas.cli.output import (
+    Address,
+    Json,
+    Settings,
+    Study,
+    on_cluster,
+    print_json,
+    print_table,
+    say,
+)
 from ofbnas.cli.process import collect_as_usual
 from ofbnas.table.columns import COSTS, QUALITIES, SWEPT
 
@@ -26,7 +35,7 @@ OVERVIEW = ["study", "folder", "model", "trials", "wanted", "failed", "pruned", 
 
 @app.command()
 def run(
-    study: Annotated[Path, typer.Argument(help="The study, a YAML file.", metavar="STUDY.yaml")],
+    study: Study,
     settings: Settings = None,
     output: Annotated[
         Path | None, typer.Option(help="The study's folder; by default runs/NAME.")
@@ -96,7 +105,7 @@ def _print_outcome(name: str, folder: Path, outcome: Outcome, as_json: bool) -> 
 
 @app.command()
 def plan(
-    study: Annotated[Path, typer.Argument(help="The study, a YAML file.", metavar="STUDY.yaml")],
+    study: Study,
     settings: Settings = None,
     connect: Annotated[
         bool,

@@ -34,14 +34,20 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> StudyConfig:
     """Read a study from a YAML file.
 
     Args:
-        path: The file; relative paths inside it start from its folder.
+        path: The file, or the name of a study that comes with ofbnas; relative paths inside it
+            start from its folder.
         settings: Overrides, such as "search.epochs=5"; relative paths start from the working
             folder.
 
     Raises:
         InputError: There is no such file, it is not YAML, or something in it is not allowed.
     """
-    return _study(_File.read(path), settings)
+    return _study(_File.read(_shipped("studies").get(str(path), path)), settings)
+
+
+def names_study(source: str) -> bool:
+    """Whether a name is that of a study, a file or one that comes with ofbnas, and not of a model."""
+    return source.endswith((".yaml", ".yml")) or source in _shipped("studies")
 
 
 def study_of(tree: dict[str, Any], name: str, settings: Sequence[str] = ()) -> StudyConfig:
@@ -120,7 +126,10 @@ class _File:
         try:
             tree, lines = documents.parse_yaml(documents.read_text(path, "a .yaml file"), path)
         except FileNotFoundError:
-            raise InputError(f"{path}: no such file; expected the path of a .yaml file") from None
+            raise InputError(
+                f"{path}: no such file; expected the path of a .yaml file or, for a study, one of "
+                f"{', '.join(_shipped('studies'))}"
+            ) from None
         if not isinstance(tree, dict):
             given = "nothing" if tree is None else f"a {type(tree).__name__}"
             raise InputError(
@@ -259,15 +268,21 @@ def _find_space(name: str, folder: Path) -> Path:
     if name.endswith((".yaml", ".yml")):
         return folder / name
 
-    # An installed package has the spaces inside it, a source tree beside it.
+    spaces = _shipped("search_spaces")
+    if name not in spaces:
+        raise InputError(
+            f"search_space {name[:80]} is unknown, expected {', '.join(spaces)} or the path of a "
+            ".yaml file"
+        )
+    return spaces[name]
+
+
+def _shipped(folder: str) -> dict[str, Path]:
+    """The .yaml files of a folder that comes with ofbnas, by name, in order."""
+    # An installed package has such folders inside it, a source tree beside it.
     package = Path(__file__).parent.parent
-    folders = [package / "search_spaces", package.parent / "search_spaces"]
-    for spaces in folders:
-        file = spaces / f"{name}.yaml"
-        if file.is_file():
-            return file
-    known = sorted({file.stem for spaces in folders for file in spaces.glob("*.yaml")})
-    raise InputError(
-        f"search_space {name[:80]} is unknown, expected {', '.join(known)} or the path of a .yaml "
-        "file"
-    )
+    files: dict[str, Path] = {}
+    for parent in (package.parent, package):
+        for file in sorted((parent / folder).glob("*.yaml")):
+            files[file.stem] = file
+    return files

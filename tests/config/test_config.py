@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -138,6 +139,16 @@ def test_files_that_are_not_a_study_are_refused(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(InputError, match=message):
         load_study(file)
+
+
+def test_studies_that_come_with_ofbnas_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # so that nothing is found in the working folder
+    names = sorted(file.stem for file in (ROOT / "studies").glob("*.yaml"))
+    assert "digits" in names
+    for name in names:
+        assert load_study(Path(name)) == load_study(ROOT / "studies" / f"{name}.yaml")
+    with pytest.raises(InputError, match=r"none: no such file.*for a study, one of .*digits, fash"):
+        load_study(Path("none"))
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
