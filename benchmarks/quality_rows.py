@@ -156,6 +156,7 @@ ROWS: dict[str, Row] = {
     "the sizes of default": ruled(sizes_of_row("default")),
     "the sizes of default, compensated": ruled(sizes_of_row("default"), compensated=True),
     "blocks alike, means of default": ruled(alike("default")),
+    "blocks alike, means of default, compensated": ruled(alike("default"), compensated=True),
     "the sizes of cut in steps": ruled(sizes_of_row("cut in steps")),
     "blocks alike, means of cut in steps": ruled(alike("cut in steps")),
     "blocks alike, means of cut in steps, compensated": ruled(
