@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import SPACE, make
 from events import Recorder
+from PIL import Image
 from test_search import config, run
 from timm.layers import DropPath
 from torch._dynamo.utils import counters
@@ -21,6 +22,7 @@ from ofbnas.models.moments import moments
 from ofbnas.models.passes import Passes
 from ofbnas.nas.run import SearchRun
 from ofbnas.training.batches import batches
+from ofbnas.training.data.base import rand_augment_of
 from ofbnas.training.loop import train
 from ofbnas.training.plain import fit
 from ofbnas.training.recipe import (
@@ -219,6 +221,12 @@ def test_rectangles_are_erased(data):
     plain, erased = first_batches(data)[0][0], first_batches(data, erasing=1.0)[0][0]
     changed = (plain != erased).flatten(1).float().mean(1)
     assert (changed > 0).all() and 0.02 < changed.mean() < 0.4
+
+
+@pytest.mark.parametrize("description", ["rand-m10-n2000-inc1", "rand-m0-n2000"])
+def test_rand_augment_works_at_its_strongest(description):
+    image = Image.new("RGB", (8, 8), (200, 100, 50))
+    assert rand_augment_of(description, 128)(image).size == (8, 8)
 
 
 def test_rand_augment_changes_images_and_keeps_their_scale(data):

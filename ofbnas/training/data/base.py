@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
-from timm.data.auto_augment import rand_augment_transform
+from PIL.Image import Image
+from timm.data.auto_augment import posterize, rand_augment_transform
 from torch import Tensor
 
 from ofbnas.errors import InputError, one_line
@@ -125,6 +126,16 @@ def rand_augment_of(description: str, mean: tuple[int, ...] | int) -> Any:
         InputError: timm does not understand the description.
     """
     try:
-        return rand_augment_transform(description, {"img_mean": mean})
+        transform = rand_augment_transform(description, {"img_mean": mean})
     except (AssertionError, ValueError) as error:
         raise InputError(f"rand_augment {description}: {one_line(error)}") from None
+    for step in transform.ops:
+        if step.aug_fn is posterize:
+            step.aug_fn = _posterized
+    return transform
+
+
+def _posterized(image: Image, bits: int, **more: Any) -> Image:
+    """timm's posterization, but at its strongest a bit is left: Pillow 13 refuses to keep none."""
+    result: Image = posterize(image, max(1, bits), **more)
+    return result
