@@ -33,7 +33,13 @@ Tables = Annotated[
     list[Path], typer.Argument(help="Studies' folders or .parquet files.", metavar="TABLE")
 ]
 X = Annotated[str, typer.Option(help=f"Cost to minimize: {', '.join(COSTS)}.")]
-Y = Annotated[str, typer.Option(help=f"Quality to maximize: {', '.join(QUALITIES)}.")]
+Y = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Quality to maximize: {', '.join(QUALITIES)}; by default val_top1, or top1 where a "
+        "table has no validation accuracy."
+    ),
+]
 Group = Annotated[
     Grouping | None,
     typer.Option(help="Join all tables and group their rows by this column, instead of by TABLE."),
@@ -42,7 +48,7 @@ Group = Annotated[
 
 @app.command()
 def show(
-    tables: Tables, x: X = "gmacs", y: Y = "top1", group: Group = None, as_json: Json = False
+    tables: Tables, x: X = "gmacs", y: Y = None, group: Group = None, as_json: Json = False
 ) -> None:
     """Print a Pareto front and its hypervolume.
 
@@ -69,7 +75,7 @@ def show(
 def compare(
     tables: Tables,
     x: X = "gmacs",
-    y: Y = "top1",
+    y: Y = None,
     group: Group = None,
     ref: Annotated[
         tuple[float, float] | None,
@@ -90,9 +96,10 @@ def compare(
 
     from ofbnas.errors import InputError
     from ofbnas.table.compare import compare
-    from ofbnas.table.front import reference_point
+    from ofbnas.table.front import default_quality, reference_point
 
     groups = _groups(tables, group)
+    y = y or default_quality(groups.values())
     if len(groups) < 2:
         raise InputError(f"a comparison needs two sides, but there is only {', '.join(groups)}")
     if ref is None:
@@ -133,7 +140,7 @@ def plot(
         typer.Option("--out", "-o", help="Picture (.png, .svg, .pdf) or page (.html) to write."),
     ],
     x: X = "gmacs",
-    y: Y = "top1",
+    y: Y = None,
     group: Group = None,
 ) -> None:
     """Draw the front of each table, or of each group of their rows.
@@ -146,13 +153,15 @@ def plot(
     say(str(out))
 
 
-def summary(table: pd.DataFrame, x: str = "gmacs", y: str = "top1") -> dict[str, Any]:
-    """The front as plain values: its rows, hypervolume and reference point."""
+def summary(table: pd.DataFrame, x: str = "gmacs", y: str | None = None) -> dict[str, Any]:
+    """The front as plain values: its rows, hypervolume, reference point and warnings."""
     from dataclasses import asdict
 
-    from ofbnas.table.front import front, hypervolume, reference_point
+    from ofbnas.table.front import default_quality, front, hypervolume, reference_point
     from ofbnas.table.query import to_records
+    from ofbnas.table.trust import table_warnings
 
+    y = y or default_quality([table])
     best = front(table, x=x, y=y)
     ref = reference_point(table, x=x)
     volume = hypervolume(best, x=x, y=y, ref=ref)
@@ -167,6 +176,7 @@ def summary(table: pd.DataFrame, x: str = "gmacs", y: str = "top1") -> dict[str,
         "parent_top1": parent_top1,
         "hypervolume": asdict(volume),
         "front": to_records(best[columns]),
+        "warnings": table_warnings(table, y) if len(best) else [],
     }
 
 
@@ -179,8 +189,10 @@ def print_front(result: dict[str, Any], tables: str) -> None:
         say(f"no row of {tables} has both {x} and {y}")
         return
 
-    # x may be params, which is shown once.
-    columns = list(dict.fromkeys(["arch_id", x, "params", y, "study", "trial"]))
+    # x may be params, and y top1: each is shown once. Test accuracy stands beside what was ranked.
+    columns = list(dict.fromkeys(["arch_id", x, "params", y, "top1", "study", "trial"]))
+    if all(row["top1"] is None for row in front):
+        columns.remove("top1")
     print_table(columns, front)
 
     volume = result["hypervolume"]
@@ -193,6 +205,8 @@ def print_front(result: dict[str, Any], tables: str) -> None:
     parent_top1 = result["parent_top1"]
     if parent_top1 is not None:
         say(f"The parent has top1 {parent_top1:.2f}.")
+    for warning in result["warnings"]:
+        say(f"Take care: {warning}")
 
 
 def _side(side: Side) -> dict[str, Any]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ofbnas.config import StudyConfig
 
 FRONT_ROWS = 8  # how many points of the front the live view shows
-FRONT_COLUMNS = ["arch_id", "gmacs", "params", "top1"]
+FRONT_COLUMNS = ["arch_id", "gmacs", "params", "val_top1", "top1"]
 
 
 def view_of(config: StudyConfig, folder: Path, *, plain: bool) -> PlainView:

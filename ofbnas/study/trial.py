@@ -29,6 +29,7 @@ from ofbnas.study.provenance import git_commit, versions
 from ofbnas.study.saved_subnet import save_subnet
 from ofbnas.table import store
 from ofbnas.table.columns import Row
+from ofbnas.table.trust import row_warnings
 from ofbnas.training import quality
 from ofbnas.training.checkpoint import restart_if_stale
 from ofbnas.training.data import Data
@@ -173,8 +174,11 @@ class Stages:
             **_search_columns(self.config, result),
             **_subnet_columns(subnet, self.parent, data),
             **_parent_columns(self.parent, data),
+            axes=len(self.parent.axes),
+            val_images=len(data.val),
             device=device_name(data.device),
         )
+        row = replace(row, warnings=_warnings(row))
 
         # From here on only the first process measures and writes.
         if shard().rank != 0:
@@ -222,6 +226,14 @@ def _subnet_columns(subnet: Subnet, parent: Parent, data: Data) -> dict[str, Any
         **quality.on_test(subnet.model, data),
         **quality.on_validation(subnet.model, parent.model, data),
     }
+
+
+def _warnings(row: Row) -> str | None:
+    """What the row of a search says of its own figures."""
+    assert row.forced is not None
+    assert row.axes is not None
+    assert row.val_images is not None
+    return "; ".join(row_warnings(row.forced, row.axes, row.val_images, row.val_top1)) or None
 
 
 def _parent_columns(parent: Parent, data: Data) -> dict[str, Any]:

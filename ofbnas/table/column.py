@@ -5,9 +5,9 @@ Only the standard library is imported, so that settings can import this.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 
 class Kind(StrEnum):
@@ -67,22 +67,6 @@ class Comparable:
     example: str = ""
 
 
-KNN_TOP1 = Comparable(
-    role="quality",
-    label="top-1 accuracy of nearest neighbours",
-    short="k-NN top-1",
-    axis="top-1 accuracy of nearest neighbours, %",
-    units=PERCENT,
-)
-CKA = Comparable(
-    role="quality",
-    label="linear CKA of features with the parent's",
-    short="CKA",
-    axis="linear CKA",
-    units=Units(1, ((1, ""),)),
-)
-
-
 @dataclass(frozen=True)
 class Column:
     """A column of the architecture table.
@@ -116,3 +100,22 @@ class Column:
     in_report: bool = False
     in_card: bool = False
     comparable: Comparable | None = None
+
+
+def column(kind: Kind, meaning: str, unit: str = "", *, required: bool = False, **more: Any) -> Any:
+    """A dataclass' field that is a column; the field's name is the column's."""
+    declared = {"kind": kind, "meaning": meaning, "unit": unit, "required": required, **more}
+    if required:
+        return field(metadata=declared)
+    return field(default=None, metadata=declared)
+
+
+# What several declarations share.
+NOT_NEGATIVE: dict[str, Any] = {"low": 0}
+POSITIVE: dict[str, Any] = {"low": 0, "low_excluded": True}
+IN_PERCENT: dict[str, Any] = {"low": 0, "high": 100}
+SHARE: dict[str, Any] = {"low": 0, "high": 1}
+PAGE: dict[str, Any] = {"in_report": True}
+CARD: dict[str, Any] = {"in_card": True}
+BOTH: dict[str, Any] = {"in_report": True, "in_card": True}
+NETWORK: dict[str, Any] = {"of_network": True}

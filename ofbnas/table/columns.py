@@ -13,30 +13,34 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
-from ofbnas.table.column import CKA, KNN_TOP1, PERCENT, PREFIXES, Column, Comparable, Kind, Units
+from ofbnas.table.column import (
+    BOTH,
+    CARD,
+    IN_PERCENT,
+    NETWORK,
+    NOT_NEGATIVE,
+    PAGE,
+    POSITIVE,
+    SHARE,
+    Column,
+    Comparable,
+    Kind,
+    column,
+)
+from ofbnas.table.comparables import (
+    CKA,
+    GMACS,
+    GPU_HOURS,
+    KNN_TOP1,
+    LATENCY_MS,
+    PARAMS,
+    SECONDS,
+    TOP1,
+    TOP5,
+    VAL_TOP1,
+)
 
 SWEPT = "hp."  # prefix of the columns that hold swept hyper-parameters
-
-
-def _column(
-    kind: Kind, meaning: str, unit: str = "", *, required: bool = False, **more: Any
-) -> Any:
-    """A field of `Row` that is a column; the field's name is the column's."""
-    declared = {"kind": kind, "meaning": meaning, "unit": unit, "required": required, **more}
-    if required:
-        return field(metadata=declared)
-    return field(default=None, metadata=declared)
-
-
-# What several declarations share.
-_NOT_NEGATIVE: dict[str, Any] = {"low": 0}
-_POSITIVE: dict[str, Any] = {"low": 0, "low_excluded": True}
-_PERCENT: dict[str, Any] = {"low": 0, "high": 100}
-_SHARE: dict[str, Any] = {"low": 0, "high": 1}
-_PAGE: dict[str, Any] = {"in_report": True}
-_CARD: dict[str, Any] = {"in_card": True}
-_BOTH: dict[str, Any] = {"in_report": True, "in_card": True}
-_NETWORK: dict[str, Any] = {"of_network": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,243 +52,196 @@ class Row:
             "hp.".
     """
 
-    arch_id: str | None = _column(
+    arch_id: str | None = column(
         Kind.TEXT,
         "Hash of the parent and all sizes: the same architecture has the same id everywhere.",
-        **_NETWORK,
-        **_BOTH,
+        **NETWORK,
+        **BOTH,
     )
-    study: str = _column(Kind.TEXT, "Name of the study.", required=True, **_CARD)
-    trial: int = _column(
-        Kind.INT64, "Number of the trial in its study.", required=True, **_NOT_NEGATIVE, **_BOTH
+    study: str = column(Kind.TEXT, "Name of the study.", required=True, **CARD)
+    trial: int = column(
+        Kind.INT64, "Number of the trial in its study.", required=True, **NOT_NEGATIVE, **BOTH
     )
-    status: str = _column(
-        Kind.TEXT, "complete, failed, or pruned: stopped early.", required=True, **_BOTH
+    status: str = column(
+        Kind.TEXT, "complete, failed, or pruned: stopped early.", required=True, **BOTH
     )
-    reason: str | None = _column(Kind.TEXT, "Why the trial failed or was stopped.", **_BOTH)
-    model: str = _column(Kind.TEXT, "timm's name of the parent.", required=True, **_CARD)
-    model_kwargs: str = _column(
+    reason: str | None = column(Kind.TEXT, "Why the trial failed or was stopped.", **BOTH)
+    model: str = column(Kind.TEXT, "timm's name of the parent.", required=True, **CARD)
+    model_kwargs: str = column(
         Kind.TEXT,
         "JSON: arguments of timm.create_model for the parent.",
         required=True,
         json=True,
-        **_CARD,
+        **CARD,
     )
-    num_classes: int | None = _column(Kind.INT32, "Classes of the data set.", **_POSITIVE)
-    image_size: int | None = _column(Kind.INT32, "Height of the images.", "pixels", **_POSITIVE)
-    architecture: Mapping[str, Any] | None = _column(
+    num_classes: int | None = column(Kind.INT32, "Classes of the data set.", **POSITIVE)
+    image_size: int | None = column(Kind.INT32, "Height of the images.", "pixels", **POSITIVE)
+    architecture: Mapping[str, Any] | None = column(
         Kind.ARCHITECTURE,
         "Sizes: the embedding, of each stage where there are several, and heads, head size and "
         "hidden units of each block; 0 where a block has lost them, null where it has none of its "
         "own.",
-        **_NETWORK,
-        **_BOTH,
+        **NETWORK,
+        **BOTH,
     )
-    gmacs: float | None = _column(
+    gmacs: float | None = column(
         Kind.REAL,
         "Multiply-accumulates for one image.",
         "10^9",
-        comparable=Comparable(
-            role="cost",
-            label="multiply-accumulates per image",
-            short="MACs",
-            axis="GMACs per image",
-            units=Units(1e9, PREFIXES, "MACs"),
-            at_rungs=True,
-        ),
-        **_POSITIVE,
-        **_NETWORK,
-        **_BOTH,
+        comparable=GMACS,
+        **POSITIVE,
+        **NETWORK,
+        **BOTH,
     )
-    params: int | None = _column(
+    params: int | None = column(
         Kind.INT64,
         "Parameters.",
-        comparable=Comparable(
-            role="cost",
-            label="parameters",
-            short="parameters",
-            axis="parameters",
-            units=Units(1, PREFIXES),
-            at_rungs=True,
-        ),
-        **_POSITIVE,
-        **_NETWORK,
-        **_BOTH,
+        comparable=PARAMS,
+        **POSITIVE,
+        **NETWORK,
+        **BOTH,
     )
-    parent_gmacs: float | None = _column(
-        Kind.REAL, "The same of the parent.", "10^9", **_POSITIVE, **_CARD
+    parent_gmacs: float | None = column(
+        Kind.REAL, "The same of the parent.", "10^9", **POSITIVE, **CARD
     )
-    parent_params: int | None = _column(Kind.INT64, "The same of the parent.", **_POSITIVE, **_CARD)
-    budget: str | None = _column(Kind.TEXT, "JSON: the budget that was asked for.", json=True)
-    budget_note: str | None = _column(
-        Kind.TEXT, "Why the cost is further below the budget than its tolerance.", **_PAGE
+    parent_params: int | None = column(Kind.INT64, "The same of the parent.", **POSITIVE, **CARD)
+    budget: str | None = column(Kind.TEXT, "JSON: the budget that was asked for.", json=True)
+    budget_note: str | None = column(
+        Kind.TEXT, "Why the cost is further below the budget than its tolerance.", **PAGE
     )
-    forced: int | None = _column(
+    forced: int | None = column(
         Kind.INT32,
         "Axes that were still open when all had to be decided.",
-        **_NOT_NEGATIVE,
-        **_PAGE,
+        **NOT_NEGATIVE,
+        **PAGE,
     )
-    top1: float | None = _column(
+    axes: int | None = column(Kind.INT32, "Axes of the search in all.", **POSITIVE, **PAGE)
+    top1: float | None = column(
         Kind.REAL,
         "Accuracy on the test images, of the finished network.",
         "%",
-        comparable=Comparable(
-            role="quality",
-            label="top-1 accuracy",
-            short="top-1",
-            axis="top-1 accuracy, %",
-            units=PERCENT,
-        ),
-        **_PERCENT,
-        **_NETWORK,
-        **_BOTH,
+        comparable=TOP1,
+        **IN_PERCENT,
+        **NETWORK,
+        **BOTH,
     )
-    top5: float | None = _column(
+    top5: float | None = column(
         Kind.REAL,
         "Share of test images whose class is among the five most probable.",
         "%",
-        comparable=Comparable(
-            role="quality",
-            label="top-5 accuracy",
-            short="top-5",
-            axis="top-5 accuracy, %",
-            units=PERCENT,
-        ),
-        **_PERCENT,
-        **_NETWORK,
-        **_BOTH,
+        comparable=TOP5,
+        **IN_PERCENT,
+        **NETWORK,
+        **BOTH,
     )
-    val_top1: float | None = _column(
+    val_top1: float | None = column(
         Kind.REAL,
         "Accuracy on the validation images, by which studies decide; of a pruned trial, its "
         "supernet's when it was stopped.",
         "%",
-        comparable=Comparable(
-            role="quality",
-            label="top-1 accuracy on validation images",
-            short="validation top-1",
-            axis="top-1 accuracy on validation images, %",
-            units=PERCENT,
-            at_rungs=True,
-        ),
-        **_PERCENT,
-        **_BOTH,
+        comparable=VAL_TOP1,
+        **IN_PERCENT,
+        **BOTH,
     )
-    top1_before_finetune: float | None = _column(
+    top1_before_finetune: float | None = column(
         Kind.REAL,
         "Accuracy on the test images before fine-tuning.",
         "%",
-        **_PERCENT,
-        **_NETWORK,
-        **_PAGE,
+        **IN_PERCENT,
+        **NETWORK,
+        **PAGE,
     )
-    parent_top1: float | None = _column(
-        Kind.REAL, "The parent's accuracy on the test images.", "%", **_PERCENT, **_CARD
+    parent_top1: float | None = column(
+        Kind.REAL, "The parent's accuracy on the test images.", "%", **IN_PERCENT, **CARD
     )
-    knn_top1: float | None = _column(
+    parent_val_top1: float | None = column(
+        Kind.REAL, "Accuracy of the parent on the validation images.", "%", **IN_PERCENT, **CARD
+    )
+    val_images: int | None = column(Kind.INT32, "Number of validation images.", **POSITIVE, **BOTH)
+    warnings: str | None = column(
+        Kind.TEXT, "Why the row's figures should be taken with care.", **BOTH
+    )
+    knn_top1: float | None = column(
         Kind.REAL,
         "Of a model without a classifier: accuracy on the test images of their 20 nearest "
         "neighbours by features among the validation images.",
         "%",
         comparable=KNN_TOP1,
-        **_PERCENT,
-        **_NETWORK,
-        **_BOTH,
+        **IN_PERCENT,
+        **NETWORK,
+        **BOTH,
     )
-    cka: float | None = _column(
+    cka: float | None = column(
         Kind.REAL,
         "Of such a model: linear CKA of its features and its parent's on the validation images.",
         comparable=CKA,
-        **_SHARE,
-        **_NETWORK,
-        **_BOTH,
+        **SHARE,
+        **NETWORK,
+        **BOTH,
     )
-    parent_knn_top1: float | None = _column(
-        Kind.REAL, "knn_top1 of the parent.", "%", **_PERCENT, **_CARD
+    parent_knn_top1: float | None = column(
+        Kind.REAL, "knn_top1 of the parent.", "%", **IN_PERCENT, **CARD
     )
-    latency_ms: float | None = _column(
+    latency_ms: float | None = column(
         Kind.REAL,
         "Median time of one batch, of the finished network.",
         "ms",
-        comparable=Comparable(
-            role="cost",
-            label="latency",
-            short="latency",
-            axis="latency, ms",
-            units=Units(1, ((1, "ms"),)),
-            section="latency",
-            example="{batch_size: 1}",
-        ),
-        **_NOT_NEGATIVE,
-        **_BOTH,
+        comparable=LATENCY_MS,
+        **NOT_NEGATIVE,
+        **BOTH,
     )
-    latency_p90_ms: float | None = _column(
-        Kind.REAL, "Nine of ten batches took at most this.", "ms", **_NOT_NEGATIVE, **_PAGE
+    latency_p90_ms: float | None = column(
+        Kind.REAL, "Nine of ten batches took at most this.", "ms", **NOT_NEGATIVE, **PAGE
     )
-    parent_latency_ms: float | None = _column(
-        Kind.REAL, "The parent's median, measured in turns with it.", "ms", **_NOT_NEGATIVE, **_BOTH
+    parent_latency_ms: float | None = column(
+        Kind.REAL, "The parent's median, measured in turns with it.", "ms", **NOT_NEGATIVE, **BOTH
     )
-    latency_device: str | None = _column(
-        Kind.TEXT, "Device, batch size and precision of the latency; threads on a CPU.", **_BOTH
+    latency_device: str | None = column(
+        Kind.TEXT, "Device, batch size and precision of the latency; threads on a CPU.", **BOTH
     )
-    search_epochs: int | None = _column(
-        Kind.INT32, "Epochs of the search that were done.", **_NOT_NEGATIVE, **_PAGE
+    search_epochs: int | None = column(
+        Kind.INT32, "Epochs of the search that were done.", **NOT_NEGATIVE, **PAGE
     )
-    finetune_epochs: int | None = _column(
-        Kind.INT32, "Epochs of fine-tuning.", **_NOT_NEGATIVE, **_PAGE
+    finetune_epochs: int | None = column(
+        Kind.INT32, "Epochs of fine-tuning.", **NOT_NEGATIVE, **PAGE
     )
-    seconds: float | None = _column(
+    seconds: float | None = column(
         Kind.REAL,
         "Time of the trial; of processes that were lost, up to their last epoch.",
         "s",
-        comparable=Comparable(
-            role="cost",
-            label="time of search and fine-tuning",
-            short="time",
-            axis="search time, s",
-            units=Units(1, ((1, "s"), (60, "min"), (3600, "h"))),
-        ),
-        **_NOT_NEGATIVE,
-        **_PAGE,
+        comparable=SECONDS,
+        **NOT_NEGATIVE,
+        **PAGE,
     )
-    gpu_hours: float | None = _column(
+    gpu_hours: float | None = column(
         Kind.REAL,
         "GPUs the trial held times its hours; 0 on a CPU.",
         "h",
-        comparable=Comparable(
-            role="cost",
-            label="GPU hours of search and fine-tuning",
-            short="GPU hours",
-            axis="search, GPU hours",
-            units=Units(1, ((1, "h"),)),
-        ),
-        **_NOT_NEGATIVE,
-        **_PAGE,
+        comparable=GPU_HOURS,
+        **NOT_NEGATIVE,
+        **PAGE,
     )
-    device: str | None = _column(Kind.TEXT, "Device the trial ran on.", **_BOTH)
-    seed: int | None = _column(Kind.INT64, "Seed of the trial.", **_BOTH)
-    dataset: str | None = _column(Kind.TEXT, "Name of the data set.", **_CARD)
-    data: str | None = _column(
+    device: str | None = column(Kind.TEXT, "Device the trial ran on.", **BOTH)
+    seed: int | None = column(Kind.INT64, "Seed of the trial.", **BOTH)
+    dataset: str | None = column(Kind.TEXT, "Name of the data set.", **CARD)
+    data: str | None = column(
         Kind.TEXT,
         "JSON: what the images are: the study's section data, as it was for this model, without "
         "path and workers, which are a machine's.",
         json=True,
-        **_CARD,
+        **CARD,
     )
-    versions: str | None = _column(
-        Kind.TEXT, "JSON: versions of ofbnas, Python, torch, timm and others.", json=True, **_CARD
+    versions: str | None = column(
+        Kind.TEXT, "JSON: versions of ofbnas, Python, torch, timm and others.", json=True, **CARD
     )
-    git_commit: str | None = _column(
-        Kind.TEXT, "Commit of the checkout that ran the trial.", **_CARD
+    git_commit: str | None = column(Kind.TEXT, "Commit of the checkout that ran the trial.", **CARD)
+    weights: str | None = column(
+        Kind.TEXT, "Path of the weights, relative to the study's folder.", **NETWORK, **CARD
     )
-    weights: str | None = _column(
-        Kind.TEXT, "Path of the weights, relative to the study's folder.", **_NETWORK, **_CARD
+    weights_sha256: str | None = column(
+        Kind.TEXT, "SHA-256 of the weights' file, in hexadecimal.", **CARD
     )
-    weights_sha256: str | None = _column(
-        Kind.TEXT, "SHA-256 of the weights' file, in hexadecimal.", **_CARD
-    )
-    finished_at: datetime | None = _column(Kind.TIME, "When the trial ended.", **_PAGE)
+    finished_at: datetime | None = column(Kind.TIME, "When the trial ended.", **PAGE)
     swept: Mapping[str, Any] = field(default_factory=dict)
 
     def values(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ofbnas.errors import InputError
 from ofbnas.table.attainment import Corners, attained_difference, corners_of, surface
-from ofbnas.table.front import MAXIMISE, comparable_rows, front
+from ofbnas.table.front import MAXIMISE, comparable_rows, default_quality, front
 from ofbnas.table.indicators import (
     Points,
     Ranges,
@@ -105,7 +105,7 @@ def compare(
     groups: Mapping[str, pd.DataFrame],
     *,
     x: str = "gmacs",
-    y: str = "top1",
+    y: str | None = None,
     ref: tuple[float, float],
     seed: int = 0,
 ) -> tuple[list[Group], list[Pair]]:
@@ -114,7 +114,7 @@ def compare(
     Args:
         groups: Label to rows of architecture tables.
         x: Cost to minimize.
-        y: Quality to maximize, in percent.
+        y: Quality to maximize, in percent; by default that of `default_quality`.
         ref: The reference point (x, y); rows beyond it add nothing.
         seed: Seed of the bootstrap.
 
@@ -125,6 +125,7 @@ def compare(
         InputError: A group has no row with both columns, or the reference point bounds no area, or
             an area without a row.
     """
+    y = y or default_quality(groups.values())
     cost, quality = ref
     area = cost * (100 - quality)
     if cost <= 0 or quality >= 100 or not math.isfinite(area):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import moocore
@@ -32,11 +33,25 @@ class Hypervolume:
     share: float
 
 
+def default_quality(tables: Iterable[pd.DataFrame]) -> str:
+    """The quality that fronts of tables are selected by, unless another is asked for.
+
+    It is accuracy on validation images, since what is selected by test images looks better than it
+    is; but test accuracy where a row has that alone, as published results do.
+    """
+    for table in tables:
+        if "val_top1" not in table.columns or table["val_top1"].isna().all():
+            return "top1"
+        if "top1" in table.columns and (table["val_top1"].isna() & table["top1"].notna()).any():
+            return "top1"
+    return "val_top1"
+
+
 def front(
     table: pd.DataFrame,
     *,
     x: str = "gmacs",
-    y: str = "top1",
+    y: str | None = None,
 ) -> pd.DataFrame:
     """The rows that no other row dominates: none has less x and no less y, or no more x and more y.
 
@@ -46,7 +61,7 @@ def front(
     Args:
         table: As `read_table` returns it.
         x: Cost to minimize.
-        y: Quality to maximize.
+        y: Quality to maximize; by default that of `default_quality`.
 
     Returns:
         The front's rows by ascending x; their order in the table does not matter.
@@ -54,6 +69,7 @@ def front(
     Raises:
         InputError: The table has no such column.
     """
+    y = y or default_quality([table])
     for column, known in ((x, COSTS), (y, QUALITIES)):
         if column not in known or column not in table.columns:
             raise InputError(
@@ -85,7 +101,7 @@ def hypervolume(
     rows: pd.DataFrame,
     *,
     x: str = "gmacs",
-    y: str = "top1",
+    y: str | None = None,
     ref: tuple[float, float],
 ) -> Hypervolume:
     """The area that rows dominate, up to a reference point.
@@ -93,9 +109,10 @@ def hypervolume(
     Args:
         rows: Rows of a table; those that are dominated or beyond the reference point add nothing.
         x: Cost to minimize.
-        y: Quality to maximize, in percent.
+        y: Quality to maximize, in percent; by default that of `default_quality`.
         ref: The reference point, (x, y), for example the parent's cost and 0 %.
     """
+    y = y or default_quality([rows])
     points = rows[[x, y]].dropna().to_numpy(dtype=np.float64)
     value = 0.0
     if len(points):

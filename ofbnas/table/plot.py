@@ -13,7 +13,7 @@ from ofbnas.errors import InputError
 from ofbnas.files import durable
 from ofbnas.files.untrusted import visible
 from ofbnas.table.columns import comparable
-from ofbnas.table.front import comparable_rows, front
+from ofbnas.table.front import comparable_rows, default_quality, front
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ def plot_front(
     out: Path,
     *,
     x: str = "gmacs",
-    y: str = "top1",
+    y: str | None = None,
 ) -> None:
     """Draw the fronts of tables, all their architectures and their parents.
 
@@ -38,12 +38,13 @@ def plot_front(
         out: Where to write: .html makes a page with plotly; .png, .svg and .pdf a picture with
             matplotlib.
         x: Cost, along the horizontal axis.
-        y: Quality.
+        y: Quality; by default that of `default_quality`.
 
     Raises:
         InputError: The file has another suffix, there is nothing to draw, or the library is not
             installed.
     """
+    y = y or default_quality(tables.values())
     # Labels may come from a stranger's table.
     series: list[_Series] = []
     for label, table in tables.items():

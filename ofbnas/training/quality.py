@@ -25,7 +25,10 @@ def on_validation(model: nn.Module, parent: nn.Module, data: Data) -> dict[str, 
 
 
 def of_parent(parent: nn.Module, data: Data) -> dict[str, float]:
-    """The parent's quality on the test images, by columns of the table."""
+    """The parent's quality, by columns of the table."""
     if has_classifier(parent):
-        return {"parent_top1": evaluate(parent, data.test).top1}
+        return {
+            "parent_top1": evaluate(parent, data.test).top1,
+            "parent_val_top1": evaluate(parent, data.val).top1,
+        }
     return {"parent_knn_top1": knn_top1(parent, data.val, data.test)}

@@ -28,7 +28,12 @@ def test_its_rows_and_history_are_read_as_they_were_written(study):
     rows = read_table(study)
     assert rows["arch_id"].tolist() == IDS
     assert rows["trial"].tolist() == [0, 1, 2]
-    assert front(rows)["arch_id"].tolist() == ["8ec0849fc39f", "e56a0851f7b6", "040301031146"]
+    assert front(rows)["arch_id"].tolist() == ["8ec0849fc39f", "e56a0851f7b6"]
+    assert front(rows, y="top1")["arch_id"].tolist() == [
+        "8ec0849fc39f",
+        "e56a0851f7b6",
+        "040301031146",
+    ]
     assert sorted(histories(study)) == [0, 1, 2]
     assert not validate(study).problems
 

@@ -232,7 +232,7 @@ def test_a_front_over_a_measured_latency_stands_against_the_parents(tmp_path):
     for trial, latency in enumerate((3.0, 1.0, 2.0)):
         write_row(tmp_path, row(trial, latency_ms=latency, parent_latency_ms=4.0 + trial))
     table = read_table(tmp_path)
-    assert front(table, x="latency_ms")["trial"].tolist() == [1, 2]
+    assert front(table, x="latency_ms", y="top1")["trial"].tolist() == [1, 2]
     assert reference_point(table, x="latency_ms") == (6.0, 0.0)
     assert reference_point(table.assign(parent_latency_ms=np.nan), x="latency_ms") == (3.0, 0.0), (
         "it is not known"

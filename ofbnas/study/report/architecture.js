@@ -15,7 +15,7 @@ function drawArchitecture() {
   const rows = [...embeddingRows(trial.architecture, sizes), ...blockRows(trial.architecture, sizes)];
   holder.replaceChildren(
     html("p", {}, facts.join("; ") + "."),
-    trial.budget_note ? html("p", { class: "note" }, trial.budget_note) : "",
+    ...[trial.budget_note, trial.warnings].filter((note) => note).map((note) => html("p", { class: "note" }, note)),
     html("p", { class: "hint" }, architectureHint(sizes, withHeads)),
     html(
       "div",

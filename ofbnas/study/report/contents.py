@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ofbnas.table.columns import COLUMNS, COSTS, QUALITIES, SWEPT, comparable
 from ofbnas.table.layout import FOLDER, HISTORY_FOLDER, is_study
 from ofbnas.table.query import to_records
 from ofbnas.table.store import read_table
+from ofbnas.table.trust import table_warnings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,7 @@ def contents(
         sizes: Sizes that architectures are drawn against, and whether they are the parent's.
         swept: Swept field to its range and whether that is logarithmic, or to its choices.
         columns: Cost or quality to its role, names and units.
+        warnings: Quality to what should be known about a front that was selected by it.
         fronts: "cost/quality" to the front's trials, for each pair that has values.
         trials: Rows of the table, then running trials, which have no row yet.
         history: Trial to its decisions, as columns.
@@ -102,6 +104,7 @@ def contents(
         "sizes": _sizes(architectures, history),
         "swept": {name: _swept(param) for name, param in config.sweep.params.items()},
         "columns": _columns(),
+        "warnings": {y: table_warnings(table, y) for y in _known(table, QUALITIES)},
         "fronts": _fronts(table),
         "trials": trials + running,
         "history": {str(trial): decisions for trial, decisions in history.items()},
@@ -199,12 +202,17 @@ def _budget(row: Mapping[str, Any]) -> dict[str, Any]:
 def _parent(table: pd.DataFrame) -> dict[str, float | None]:
     """The parent's costs and accuracy."""
     parent: dict[str, float | None] = {}
-    for name in ("gmacs", "params", "top1"):
-        values = table[f"parent_{name}"].dropna()
+    for name in ("gmacs", "params", "top1", "val_top1"):
+        column = f"parent_{name}"
         parent[name] = None
-        if len(values):
-            parent[name] = float(values.iloc[0])
+        if column in _known(table, [column]):
+            parent[name] = float(table[column].dropna().iloc[0])
     return parent
+
+
+def _known(table: pd.DataFrame, columns: Iterable[str]) -> list[str]:
+    """Those of some columns in which a row has a value."""
+    return [name for name in columns if name in table.columns and table[name].notna().any()]
 
 
 def _sizes(
@@ -283,13 +291,9 @@ def _fronts(table: pd.DataFrame) -> dict[str, list[int]]:
     # Imported here, since it imports pandas, which commands that only read settings do without.
     from ofbnas.table.front import front
 
-    known = [name for name in table.columns if table[name].notna().any()]
-    costs = [name for name in COSTS if name in known]
-    qualities = [name for name in QUALITIES if name in known]
-
     fronts = {}
-    for x in costs:
-        for y in qualities:
+    for x in _known(table, COSTS):
+        for y in _known(table, QUALITIES):
             best = front(table, x=x, y=y)
             fronts[f"{x}/{y}"] = [int(trial) for trial in best["trial"]]
     return fronts

@@ -5,6 +5,8 @@ const POINTER_REACH = 28; // pixels within which the pointer selects a point
 function drawFront() {
   const { x, y } = state;
   const holder = byId("front");
+  const warnings = state.data.warnings[y] ?? [];
+  byId("front-warnings").replaceChildren(...warnings.map((warning) => html("li", {}, warning)));
   const rows = state.data.trials.filter((trial) => trial.status === "complete" && has(trial, x) && has(trial, y));
   if (!rows.length) {
     holder.replaceChildren(html("p", { class: "note" }, "No trial has a cost and an accuracy yet."));

@@ -6,7 +6,7 @@ const state = {
   data: JSON.parse(byId("data").textContent),
   selected: null, // a trial's number
   x: "gmacs",
-  y: "top1",
+  y: "val_top1",
   decision: null, // index into the history; null is the last
   sort: { key: "trial", down: false },
   filter: "",

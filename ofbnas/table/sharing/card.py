@@ -10,9 +10,10 @@ import yaml
 
 from ofbnas.files.untrusted import in_markdown
 from ofbnas.table import layout, query
-from ofbnas.table.columns import COLUMNS
-from ofbnas.table.front import front
+from ofbnas.table.columns import COLUMNS, comparable
+from ofbnas.table.front import default_quality, front
 from ofbnas.table.sharing.manifest import CARD_MARK, PICTURE
+from ofbnas.table.trust import table_warnings
 
 # The Hub's size categories: numbers of rows, and the name of the category below each.
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -59,7 +60,7 @@ def card(
 {len(rows)} trials of ofbnas ([the method](https://arxiv.org/abs/2403.15835)){data}, a row for each: smaller networks
 made from {parents}, with their sizes, costs, accuracies and settings.
 
-{drawn}{_front(best, shared)}
+{drawn}{_front(rows, best, shared)}
 Weights of {len(shared)} networks are shared. All is plain data (Parquet, JSON, safetensors), and `manifest.json` has
 the SHA-256 of every file.
 
@@ -135,22 +136,27 @@ def _metadata(rows: pd.DataFrame, studies: str, history: bool) -> dict[str, Any]
     }
 
 
-def _front(best: pd.DataFrame, shared: Collection[str]) -> str:
+def _front(rows: pd.DataFrame, best: pd.DataFrame, shared: Collection[str]) -> str:
     """The front as a table in Markdown."""
     if best.empty:
-        return "No row has both gmacs and top1, so there is no front yet.\n"
-    lines = ["| arch_id | gmacs | params | top1 | weights |", "|---|---|---|---|---|"]
+        return "No row has both gmacs and an accuracy, so there is no front yet.\n"
+    y = default_quality([best])
+    accuracies = list(dict.fromkeys([y, "top1"]))  # test accuracy stands beside what was ranked
+    header = ["arch_id", "gmacs", "params", *accuracies, "weights"]
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     for row in query.to_records(best)[:MOST]:
         folder = str(row.get("weights") or "").rpartition("/")[0]
         link = f"[shared]({folder})" if folder in shared else "not shared"
         params = f"{row['params']:,}" if row.get("params") is not None else ""
-        lines.append(
-            f"| {row['arch_id']} | {row['gmacs']:.4g} | {params} | {row['top1']:.2f} | {link} |"
-        )
+        measured = [f"{row[name]:.2f}" if row[name] is not None else "" for name in accuracies]
+        cells = [str(row["arch_id"]), f"{row['gmacs']:.4g}", params, *measured, link]
+        lines.append(f"| {' | '.join(cells)} |")
 
     table = "\n".join(lines)
     more = f"\n{len(best) - MOST} more rows are on the front.\n" if len(best) > MOST else ""
-    return f"The Pareto front, multiply-accumulates against top-1 accuracy:\n\n{table}\n{more}"
+    warnings = "".join(f"\nTake care: {warning}\n" for warning in table_warnings(rows, y))
+    title = f"The Pareto front, multiply-accumulates against {comparable()[y].label}"
+    return f"{title}:\n\n{table}\n{more}{warnings}"
 
 
 def _example(rows: pd.DataFrame, best: pd.DataFrame, shared: Collection[str]) -> str:
