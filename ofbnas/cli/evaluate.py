@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ofbnas.cli.images import DataOptions, check_classes, check_size, chosen_images, known_of_row
 from ofbnas.cli.output import Json, print_json, print_table
 from ofbnas.cli.process import collect_as_usual
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from ofbnas.config import DataConfig, StudyConfig
-
-DATA_FORMS = (
-    "--data STUDY.yaml, --data NAME such as digits, "
-    "or --data FIELD=VALUE such as path=/data/imagenet"
-)
 
 
 def evaluate(
@@ -30,15 +24,7 @@ def evaluate(
     arch: Annotated[
         str, typer.Option("--arch", help="Id of the architecture, or its beginning.", metavar="ID")
     ],
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data",
-            metavar="FIELD=VALUE|NAME|STUDY.yaml",
-            help="What the table does not say about the images: a field such as path=DIR, the name "
-            "of a data set, or a study that uses them; may be repeated.",
-        ),
-    ] = None,
+    data: DataOptions = None,
     latency: Annotated[
         bool,
         typer.Option(
@@ -62,17 +48,16 @@ def evaluate(
     from ofbnas.config.study_file import load_study
     from ofbnas.errors import InputError
     from ofbnas.models.axes import input_size
-    from ofbnas.study.networks import load_subnet
+    from ofbnas.study.networks import find_network
     from ofbnas.study.parent import data_settings, untrained_parent
     from ofbnas.table.layout import is_study
-    from ofbnas.table.query import find, to_records
-    from ofbnas.table.store import read_table
     from ofbnas.training.features import has_classifier
     from ofbnas.training.latency import latency as measure_latency
 
     collect_as_usual()
-    found = find(read_table(table), arch)
-    row = to_records(found.to_frame().T)[0]
+    network = find_network(table, arch)
+    row = network.row
+    model = network.subnet.model
     study = None
     if is_study(table):
         study = load_study(table / "study.yaml")
@@ -82,23 +67,23 @@ def evaluate(
             "leave it out"
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_subnet(table, row["arch_id"])
     size = input_size(model)
     # A model without a classifier says nothing about the classes of images.
-    classes = row["num_classes"]
+    classes = row.num_classes or 1
     if has_classifier(model):
         classes = cast(int, model.num_classes)
-    images = _images(table, row, study, data or (), classes)
-    _check_images(images, row["arch_id"], classes, size)
+    images = chosen_images(known_of_row(row, table, study), data or (), classes)
+    check_classes(images, str(row.arch_id), classes)
+    check_size(images, str(row.arch_id), size)
 
-    settings = data_settings(images, row["model"], {"input_size": size})
+    settings = data_settings(images, row.model, {"input_size": size})
     num_images, quality = _measured(model.to(device), settings)
     result: dict[str, Any] = {
-        "arch_id": row["arch_id"],
+        "arch_id": row.arch_id,
         "dataset": images.name,
         "images": num_images,
         **quality,
-        **{f"recorded_{name}": row[name] for name in quality},
+        **{f"recorded_{name}": getattr(row, name) for name in quality},
         "params": sum(parameter.numel() for parameter in model.parameters()),
     }
     if latency and study is not None:
@@ -128,102 +113,3 @@ def _measured(model: nn.Module, settings: Mapping[str, Any]) -> tuple[int, dict[
         return len(test), {"top1": accuracy.top1, "top5": accuracy.top5}
     data = load_data(**settings).to(device)
     return len(data.test), {"knn_top1": knn_top1(model, data.val, data.test)}
-
-
-def _images(
-    table: Path,
-    row: Mapping[str, Any],
-    study: StudyConfig | None,
-    given: Sequence[str],
-    classes: int,
-) -> DataConfig:
-    """The images to test on: the study's or the table's, changed by the command line.
-
-    Args:
-        table: The table.
-        row: The architecture's row.
-        study: The table's study, if the table is a study's folder.
-        given: The values of --data.
-        classes: Number of the model's classes, used where nothing says how many the images have.
-
-    Raises:
-        InputError: Nothing says which images they are, or a field is not one of a data set's, or a
-            data set that only the table names would be downloaded.
-    """
-    from ofbnas.config.images import completed_data, recorded_data
-    from ofbnas.config.study_file import load_study
-    from ofbnas.errors import InputError
-    from ofbnas.training.data import may_download
-
-    studies = []
-    fields = {}
-    for argument in given:
-        if argument.endswith((".yaml", ".yml")):
-            studies.append(Path(argument))
-        else:
-            field, value = _field(argument)
-            fields[field] = value
-    if len(studies) > 1:
-        raise InputError(f"--data: names {len(studies)} studies, expected one")
-    if studies:
-        study = load_study(studies[0])
-    recorded = recorded_data(row["data"], table) if study is None else study.data.model_dump()
-
-    name = fields.get("name", recorded.get("name"))
-    if name is None:
-        raise InputError(
-            f"{table}: does not say which images {row['arch_id']} was tested on; give {DATA_FORMS}"
-        )
-    # A table may come from a stranger, who must not choose what this machine downloads.
-    if study is None and "name" not in fields and may_download(str(name)):
-        raise InputError(
-            f"{table}: says that the images are {name}, which may be downloaded; "
-            f"--data {name} allows it"
-        )
-    where = "--data" if given else table
-    return completed_data(recorded, fields, classes, where)
-
-
-def _check_images(
-    images: DataConfig, arch_id: str, classes: int, size: tuple[int, int, int]
-) -> None:
-    """Check that images fit a model.
-
-    Args:
-        images: The images.
-        arch_id: The model, for messages.
-        classes: Its number of classes.
-        size: Channels, height and width of the images that it takes.
-
-    Raises:
-        InputError: They do not fit.
-    """
-    from ofbnas.errors import InputError
-    from ofbnas.training.data import SIZES
-
-    if images.num_classes != classes:
-        raise InputError(
-            f"{arch_id} has {classes} classes, but {images.name} has {images.num_classes}; "
-            f"give {DATA_FORMS}"
-        )
-    # The images of other data sets are resized to the model's size.
-    if SIZES.get(images.name, size) != size:
-        raise InputError(
-            f"{arch_id} takes images of {size} (channels, height, width), "
-            f"but {images.name} has {SIZES[images.name]}; give {DATA_FORMS}"
-        )
-
-
-def _field(argument: str) -> tuple[str, Any]:
-    """A field of a study's data and its value, from FIELD=VALUE or a data set's name."""
-    from ofbnas.files.documents import parse_yaml
-
-    if "=" not in argument:
-        return "name", argument
-    name, value = argument.split("=", 1)
-    field = name.removeprefix("data.")
-    # A path starts from the working folder, and may contain characters that YAML would interpret.
-    if field == "path":
-        return field, str(Path(value).expanduser().resolve())
-    parsed, _ = parse_yaml(value, f"--data {name}")
-    return field, parsed

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 COLUMNS = [
     "arch_id", "gmacs", "params", "top1", "val_top1", "parent_top1", "knn_top1", "parent_knn_top1",
-    "cka", "seconds", "weights",
+    "cka", "from_arch_id", "seconds", "weights",
 ]  # fmt: skip
 
 

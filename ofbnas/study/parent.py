@@ -64,7 +64,7 @@ def untrained_parent(config: StudyConfig) -> Parent:
             searched with this space.
     """
     torch.manual_seed(config.seed)
-    return _parent(config, create_parent(config.model.name, _kwargs(config)))
+    return _parent(config, create_parent(config.model.name, parent_kwargs(config)))
 
 
 def meta_parent(config: StudyConfig) -> Parent:
@@ -73,10 +73,10 @@ def meta_parent(config: StudyConfig) -> Parent:
     Raises:
         InputError: As `untrained_parent`.
     """
-    return _parent(config, on_meta(config.model.name, _kwargs(config)).model)
+    return _parent(config, on_meta(config.model.name, parent_kwargs(config)).model)
 
 
-def _kwargs(config: StudyConfig) -> dict[str, Any]:
+def parent_kwargs(config: StudyConfig) -> dict[str, Any]:
     """All arguments of timm.create_model for the study's parent."""
     return {"num_classes": config.data.num_classes, **config.model.kwargs}
 
@@ -95,7 +95,7 @@ def _parent(config: StudyConfig, model: nn.Module) -> Parent:
             f"model {config.model.name} takes images of {of_model} (channels, height, width), "
             f"data {config.data.name} has {of_data}: set model.kwargs in_chans and img_size"
         )
-    return Parent(model.eval(), _kwargs(config), axes)
+    return Parent(model.eval(), parent_kwargs(config), axes)
 
 
 def space_of(config: str | SpaceConfig) -> Space:
@@ -253,8 +253,19 @@ def data_settings(data: DataConfig, model: str, kwargs: Mapping[str, Any]) -> di
 
 def data_record(config: StudyConfig) -> str:
     """What the table records of a study's images, as JSON: enough to read them again elsewhere."""
-    settings = data_settings(config.data, config.model.name, config.model.kwargs)
-    fields = type(config.data).model_fields.keys() - set(MACHINE_FIELDS)
+    return record_of(config.data, config.model.name, config.model.kwargs)
+
+
+def record_of(data: DataConfig, model: str, kwargs: Mapping[str, Any]) -> str:
+    """What the table records of images, as JSON.
+
+    Args:
+        data: The section of a study.
+        model: timm's name of the model.
+        kwargs: As for `data_settings`.
+    """
+    settings = data_settings(data, model, kwargs)
+    fields = type(data).model_fields.keys() - set(MACHINE_FIELDS)
     recorded = {field: settings[field] for field in fields if settings[field] is not None}
     return json.dumps(recorded, sort_keys=True)
 

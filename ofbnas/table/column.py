@@ -81,6 +81,29 @@ CKA = Comparable(
     axis="linear CKA",
     units=Units(1, ((1, ""),)),
 )
+LATENCY = Comparable(
+    role="cost",
+    label="latency",
+    short="latency",
+    axis="latency, ms",
+    units=Units(1, ((1, "ms"),)),
+    section="latency",
+    example="{batch_size: 1}",
+)
+SECONDS = Comparable(
+    role="cost",
+    label="time of search and fine-tuning",
+    short="time",
+    axis="search time, s",
+    units=Units(1, ((1, "s"), (60, "min"), (3600, "h"))),
+)
+GPU_HOURS = Comparable(
+    role="cost",
+    label="GPU hours of search and fine-tuning",
+    short="GPU hours",
+    axis="search, GPU hours",
+    units=Units(1, ((1, "h"),)),
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,19 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
-from ofbnas.table.column import CKA, KNN_TOP1, PERCENT, PREFIXES, Column, Comparable, Kind, Units
+from ofbnas.table.column import (
+    CKA,
+    GPU_HOURS,
+    KNN_TOP1,
+    LATENCY,
+    PERCENT,
+    PREFIXES,
+    SECONDS,
+    Column,
+    Comparable,
+    Kind,
+    Units,
+)  # fmt: skip
 
 SWEPT = "hp."  # prefix of the columns that hold swept hyper-parameters
 
@@ -207,15 +219,7 @@ class Row:
         Kind.REAL,
         "Median time of one batch, of the finished network.",
         "ms",
-        comparable=Comparable(
-            role="cost",
-            label="latency",
-            short="latency",
-            axis="latency, ms",
-            units=Units(1, ((1, "ms"),)),
-            section="latency",
-            example="{batch_size: 1}",
-        ),
+        comparable=LATENCY,
         **_NOT_NEGATIVE,
         **_BOTH,
     )
@@ -238,13 +242,7 @@ class Row:
         Kind.REAL,
         "Time of the trial; of processes that were lost, up to their last epoch.",
         "s",
-        comparable=Comparable(
-            role="cost",
-            label="time of search and fine-tuning",
-            short="time",
-            axis="search time, s",
-            units=Units(1, ((1, "s"), (60, "min"), (3600, "h"))),
-        ),
+        comparable=SECONDS,
         **_NOT_NEGATIVE,
         **_PAGE,
     )
@@ -252,13 +250,7 @@ class Row:
         Kind.REAL,
         "GPUs the trial held times its hours; 0 on a CPU.",
         "h",
-        comparable=Comparable(
-            role="cost",
-            label="GPU hours of search and fine-tuning",
-            short="GPU hours",
-            axis="search, GPU hours",
-            units=Units(1, ((1, "h"),)),
-        ),
+        comparable=GPU_HOURS,
         **_NOT_NEGATIVE,
         **_PAGE,
     )
@@ -283,6 +275,15 @@ class Row:
     )
     weights_sha256: str | None = _column(
         Kind.TEXT, "SHA-256 of the weights' file, in hexadecimal.", **_CARD
+    )
+    from_arch_id: str | None = _column(
+        Kind.TEXT, "Of `ofbnas finetune`: id of the architecture that it started from.", **_CARD
+    )
+    from_weights_sha256: str | None = _column(
+        Kind.TEXT, "SHA-256 of the weights that it started from, which tells their row.", **_CARD
+    )
+    finetune: str | None = _column(
+        Kind.TEXT, "JSON: its settings, where they differ from the defaults.", json=True, **_CARD
     )
     finished_at: datetime | None = _column(Kind.TIME, "When the trial ended.", **_PAGE)
     swept: Mapping[str, Any] = field(default_factory=dict)
@@ -312,6 +313,16 @@ class Row:
                     f"the table has no column {name}; swept hyper-parameters start with {SWEPT}"
                 )
         return Row(**declared, swept=swept)
+
+    @staticmethod
+    def known_in(values: Mapping[str, Any]) -> Row:
+        """The row of a file, without columns that this version does not know."""
+        known = {
+            name: value
+            for name, value in values.items()
+            if name in COLUMNS or name.startswith(SWEPT)
+        }
+        return Row.of(known)
 
 
 # Columns by name, in the order of the table. The field `swept` has no metadata: it is not a column.

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from ofbnas.errors import InputError, one_line
 from ofbnas.files.untrusted import check_arch_id
 from ofbnas.table import parquet
-from ofbnas.table.columns import COLUMNS, SWEPT, Row, required_columns
+from ofbnas.table.columns import SWEPT, Row, required_columns
 from ofbnas.table.layout import FOLDER, HISTORY_FOLDER, table_files, trial_file, trial_files
 from ofbnas.table.parquet import Filters
 from ofbnas.table.schema import HISTORY_SCHEMA, SCHEMA, VERSION
@@ -94,13 +94,7 @@ def read_row(study: Path, trial: int) -> Row | None:
         return None
     table = read_arrow(_row_file(study, trial))
     (values,) = table.to_pylist()
-
-    # A newer version may have written columns that this one does not know.
-    known = {}
-    for name, value in values.items():
-        if name in COLUMNS or name.startswith(SWEPT):
-            known[name] = value
-    return Row.of(known)
+    return Row.known_in(values)
 
 
 def next_trial(study: Path) -> int:
