@@ -190,15 +190,17 @@ def test_evaluation_counts_every_image_once_for_any_number_of_processes(tmp_path
     torch.manual_seed(0)
     data, model = load_data("digits"), make()
     assert len(data.val) % 5
-    expected = [evaluate(model, split).top1 for split in (data.val, data.test)]
+    val, test = (evaluate(model, split) for split in (data.val, data.test))
     for rank in torchrun(5, tmp_path / "five", "evaluation"):
-        assert rank["evaluation"]["top1"] == expected
+        assert rank["evaluation"]["top1"] == [val.top1, test.top1]
+        assert rank["evaluation"]["val"] == pytest.approx([val.loss, val.ece])
 
 
 def evaluation() -> dict:
     torch.manual_seed(0)
     data, model = load_data("digits"), make()
-    return {"top1": [evaluate(model, split).top1 for split in (data.val, data.test)]}
+    val, test = (evaluate(model, split) for split in (data.val, data.test))
+    return {"top1": [val.top1, test.top1], "val": [val.loss, val.ece]}
 
 
 def test_the_command_line_runs_under_torchrun(tmp_path):

@@ -184,7 +184,7 @@ def _trained(
     from ofbnas.models.axes import input_size
     from ofbnas.parallel import shard
     from ofbnas.study.finetuned import parent_of, run_finetuning
-    from ofbnas.study.parent import data_of, data_settings
+    from ofbnas.study.images import data_of, data_settings
     from ofbnas.training.data import load_data
 
     first = shard().rank == 0

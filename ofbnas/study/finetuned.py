@@ -27,8 +27,9 @@ from ofbnas.models.state_dict import load_weights_
 from ofbnas.models.subnet import Subnet
 from ofbnas.parallel import shard
 from ofbnas.study.clock import Clock
+from ofbnas.study.images import record_of
 from ofbnas.study.networks import Network
-from ofbnas.study.parent import parent_kwargs, record_of, teacher_of, trained_parent
+from ofbnas.study.parent import parent_kwargs, teacher_of, trained_parent
 from ofbnas.study.provenance import git_commit, versions
 from ofbnas.study.saved_subnet import save_subnet
 from ofbnas.study.trial import CHECKPOINTS, device_name, remove_checkpoints

@@ -23,8 +23,8 @@ from ofbnas.models.axes import axes
 from ofbnas.models.classifier import with_classifier
 from ofbnas.models.subnet import Architecture, Subnet, load
 from ofbnas.study.finetuned import Finetuning, parent_of, run_finetuning
+from ofbnas.study.images import data_of
 from ofbnas.study.networks import find_network
-from ofbnas.study.parent import data_of
 from ofbnas.study.validate import validate
 from ofbnas.table.store import read_table
 from ofbnas.training.finetune import finetune
