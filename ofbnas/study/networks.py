@@ -19,13 +19,14 @@ from ofbnas.table.query import find, to_records
 from ofbnas.table.store import read_table
 
 
-def load_subnet(source: Path | str, arch_id: str) -> nn.Module:
+def load_subnet(source: Path | str, arch_id: str = "") -> nn.Module:
     """The plain timm model of an architecture in a table, in evaluation mode.
 
     Args:
         source: A study's folder, a table's file or folder beside its weights, or the folder of the
             subnet itself.
-        arch_id: The architecture's id, or an unambiguous beginning of it.
+        arch_id: The architecture's id, or an unambiguous beginning of it; the folder of a subnet
+            needs none.
 
     Raises:
         InputError: There is no such table or architecture, or its weights are missing or are not
