@@ -24,7 +24,8 @@ from ofbnas.config import StudyConfig
 from ofbnas.config.study_file import load_study
 from ofbnas.models.axes import axes
 from ofbnas.nas.search import search
-from ofbnas.study.parent import Parent, data_of, space_of, teacher_of, trained_parent
+from ofbnas.study.images import data_of
+from ofbnas.study.parent import Parent, space_of, teacher_of, trained_parent
 from ofbnas.training.data import Data
 from ofbnas.training.evaluation import evaluate
 from ofbnas.training.finetune import finetune

@@ -32,7 +32,8 @@ from ofbnas.config.study_file import load_study
 from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.study.cluster.sampling import StudySearch
 from ofbnas.study.cluster.stopping import rule_of
-from ofbnas.study.parent import data_of, trained_parent, untrained_parent
+from ofbnas.study.images import data_of
+from ofbnas.study.parent import trained_parent, untrained_parent
 from ofbnas.study.trial import run_trial
 from ofbnas.study.tuning.rungs import Reached
 from ofbnas.table.columns import KNOWN_AT_RUNGS

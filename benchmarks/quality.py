@@ -43,7 +43,8 @@ from ofbnas.models.passes import FeaturesAndOutputs
 from ofbnas.nas.budget import budget_of
 from ofbnas.nas.plain import Network
 from ofbnas.nas.saliency import best_units
-from ofbnas.study.parent import Parent, data_of, teacher_of, trained_parent
+from ofbnas.study.images import data_of
+from ofbnas.study.parent import Parent, teacher_of, trained_parent
 from ofbnas.study.provenance import git_commit, versions
 from ofbnas.table import parquet
 from ofbnas.training.data import Data

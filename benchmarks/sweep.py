@@ -41,7 +41,8 @@ from ofbnas.config import StudyConfig
 from ofbnas.study.cluster.ray_import import ray
 from ofbnas.study.cluster.sampling import StudySearch, sampler_of
 from ofbnas.study.cluster.tune_import import tune
-from ofbnas.study.parent import data_of, trained_parent
+from ofbnas.study.images import data_of
+from ofbnas.study.parent import trained_parent
 from ofbnas.study.run import run_study
 from ofbnas.study.trial import base_row, run_trial
 from ofbnas.study.tuning.points import draw

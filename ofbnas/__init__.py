@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from ofbnas.models.axes import axes
     from ofbnas.models.subnet import Subnet
     from ofbnas.models.supernet import Supernet
+    from ofbnas.nas.compressed import compress
     from ofbnas.nas.search import search
     from ofbnas.study.networks import load_subnet
     from ofbnas.table.front import front, hypervolume
-    from ofbnas.table.store import read_table
+    from ofbnas.table.store import read_history, read_table
     from ofbnas.training.data import Data, data_from, load_data
     from ofbnas.training.evaluation import evaluate
     from ofbnas.training.finetune import finetune
@@ -30,6 +31,7 @@ _HOMES = {
     "Subnet": "models.subnet",
     "Supernet": "models.supernet",
     "axes": "models.axes",
+    "compress": "nas.compressed",
     "data_from": "training.data",
     "evaluate": "training.evaluation",
     "finetune": "training.finetune",
@@ -38,6 +40,7 @@ _HOMES = {
     "load_data": "training.data",
     "load_study": "config.study_file",
     "load_subnet": "study.networks",
+    "read_history": "table.store",
     "read_table": "table.store",
     "search": "nas.search",
 }
@@ -50,6 +53,7 @@ __all__ = [
     "Subnet",
     "Supernet",
     "axes",
+    "compress",
     "data_from",
     "evaluate",
     "finetune",
@@ -58,6 +62,7 @@ __all__ = [
     "load_data",
     "load_study",
     "load_subnet",
+    "read_history",
     "read_table",
     "search",
 ]
@@ -65,6 +70,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import ofbnas` stays light."""
+    if name == "__version__":
+        from importlib.metadata import version  # which takes longer than all that is imported here
+
+        return version("ofbnas")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(f"{__name__}.{_HOMES[name]}")

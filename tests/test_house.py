@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -79,6 +80,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 def test_everything_public_can_be_imported():
     assert all(getattr(ofbnas, name) is not None for name in ofbnas.__all__)
     assert dir(ofbnas) == ofbnas.__all__
+    assert ofbnas.__version__ == importlib.metadata.version("ofbnas")
     with pytest.raises(AttributeError, match="nothing"):
         _ = ofbnas.nothing
 

@@ -23,11 +23,14 @@ from running import kill_everything
 from test_search import config
 
 from ofbnas import parallel
-from ofbnas.config import FinetuneConfig
+from ofbnas.config import FinetuneConfig, SmallDataConfig
 from ofbnas.errors import InputError
 from ofbnas.models.axes import axes
 from ofbnas.nas.run import SearchRun
 from ofbnas.nas.search import search
+from ofbnas.study.finetuned import Finetuning, run_finetuning
+from ofbnas.study.networks import find_network
+from ofbnas.table.store import read_table
 from ofbnas.training import pretrain
 from ofbnas.training.batches import batches
 from ofbnas.training.data import load_data
@@ -120,10 +123,11 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory) -> list[dict]:
+def two(tmp_path_factory, small_study) -> list[dict]:
     """What each of two processes found."""
     out = tmp_path_factory.mktemp("parallel") / "two"
-    return torchrun(2, out, "steps", "whole", "everything", "training free")
+    cases = ("steps", "whole", "everything", "training free", "table's network")
+    return torchrun(2, out, *cases, TABLE=str(small_study))
 
 
 def test_gradients_are_averaged_before_and_after_a_shrink(two):
@@ -160,20 +164,43 @@ def test_two_processes_do_what_one_does(two):
     assert first["sizes"] == alone["sizes"]
 
 
+def test_two_processes_that_finetune_a_tables_network_write_one_row(two):
+    first, second = (rank["table's network"] for rank in two)
+    assert first["top1"] == second["top1"] and second["sha256"] is None
+    rows = read_table(first["folder"])
+    assert rows["weights_sha256"].tolist() == [first["sha256"]]
+    network = find_network(Path(first["folder"]), rows["arch_id"][0])
+    assert evaluate(network.subnet.model, load_data("digits").test).top1 == first["top1"]
+    assert not (Path(first["folder"]) / "checkpoints").exists()
+
+
+def finetuned() -> dict:
+    """A fine-tuning of a table's network."""
+    table = Path(os.environ["TABLE"])
+    network = find_network(table, read_table(table)["arch_id"][0])
+    images = SmallDataConfig(name="digits")
+    finetuning = Finetuning(network, images, FinetuneConfig(epochs=1))
+    folder = Path(sys.argv[1]) / "tuned"
+    row = run_finetuning(finetuning, load_data("digits"), folder)
+    return {"folder": str(folder), "top1": row.top1, "sha256": row.weights_sha256}
+
+
 def test_evaluation_counts_every_image_once_for_any_number_of_processes(tmp_path):
     """5 processes share 360 test and 216 validation images; 216 cannot be divided evenly."""
     torch.manual_seed(0)
     data, model = load_data("digits"), make()
     assert len(data.val) % 5
-    expected = [evaluate(model, split).top1 for split in (data.val, data.test)]
+    val, test = (evaluate(model, split) for split in (data.val, data.test))
     for rank in torchrun(5, tmp_path / "five", "evaluation"):
-        assert rank["evaluation"]["top1"] == expected
+        assert rank["evaluation"]["top1"] == [val.top1, test.top1]
+        assert rank["evaluation"]["val"] == pytest.approx([val.loss, val.ece])
 
 
 def evaluation() -> dict:
     torch.manual_seed(0)
     data, model = load_data("digits"), make()
-    return {"top1": [evaluate(model, split).top1 for split in (data.val, data.test)]}
+    val, test = (evaluate(model, split) for split in (data.val, data.test))
+    return {"top1": [val.top1, test.top1], "val": [val.loss, val.ece]}
 
 
 def test_the_command_line_runs_under_torchrun(tmp_path):
@@ -263,6 +290,7 @@ def test_an_invalid_timeout_of_processes_is_refused(monkeypatch, given):
 
 
 CASES["evaluation"] = evaluation
+CASES["table's network"] = finetuned
 CASES["waits"] = waits
 
 if __name__ == "__main__":

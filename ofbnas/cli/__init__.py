@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from ofbnas.cli import arch, compress, doctor, evaluate, front, search, space, study, table
+from ofbnas.cli import (
+    arch,
+    compress,
+    doctor,
+    evaluate,
+    finetune,
+    front,
+    search,
+    space,
+    study,
+    table,
+)  # fmt: skip
 from ofbnas.cli.output import say
 from ofbnas.errors import InputError, NotFiniteError, WorkerLostError
 from ofbnas.files.untrusted import visible
@@ -24,6 +35,7 @@ for noun in (study, front, arch, table, space):
     app.add_typer(noun.app)
 app.command("search")(search.search)
 app.command("compress")(compress.compress)
+app.command("finetune")(finetune.finetune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
 

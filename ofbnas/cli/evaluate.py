@@ -1,42 +1,64 @@
-"""ofbnas evaluate: a subnet's accuracy, measured again."""
+"""ofbnas evaluate: how good a network is, measured on images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 import typer
 
+from ofbnas.cli.images import (
+    DataOptions,
+    Known,
+    check_classes,
+    check_size,
+    chosen_images,
+    known_of_row,
+)  # fmt: skip
 from ofbnas.cli.output import Json, print_json, print_table
 from ofbnas.cli.process import collect_as_usual
+from ofbnas.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from torch import nn
 
-    from ofbnas.config import DataConfig, StudyConfig
+    from ofbnas.config import StudyConfig
+    from ofbnas.table.columns import Row
 
-DATA_FORMS = (
-    "--data STUDY.yaml, --data NAME such as digits, "
-    "or --data FIELD=VALUE such as path=/data/imagenet"
-)
+KWARGS = "model.kwargs."
 
 
 def evaluate(
-    table: Annotated[
-        Path,
-        typer.Argument(help="A study's folder, or a table with its weights.", metavar="TABLE"),
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A study's folder or a table with its weights; or the folder of a subnet; or "
+            "timm's name of a model, local-dir:DIR or hf-hub:OWNER/NAME.",
+            metavar="TABLE|SUBNET|MODEL",
+        ),
     ],
     arch: Annotated[
-        str, typer.Option("--arch", help="Id of the architecture, or its beginning.", metavar="ID")
-    ],
-    data: Annotated[
+        str | None,
+        typer.Option(
+            "--arch",
+            help="Id of the architecture in the table, or its beginning.",
+            metavar="ID",
+        ),
+    ] = None,
+    data: DataOptions = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="File of a model's weights; by default timm's.", metavar="FILE"),
+    ] = None,
+    settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--data",
-            metavar="FIELD=VALUE|NAME|STUDY.yaml",
-            help="What the table does not say about the images: a field such as path=DIR, the name "
-            "of a data set, or a study that uses them; may be repeated.",
+            "--set",
+            metavar="model.kwargs.NAME=VALUE",
+            help="Give timm a further argument of a model; may be repeated.",
         ),
     ] = None,
     latency: Annotated[
@@ -48,182 +70,221 @@ def evaluate(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the accuracy of a table's network again.
+    """Measure a network: accuracy, loss and calibration error on test images.
 
-    It is printed beside the recorded accuracy. A table says which test images were used, and --data
-    says where they are; a study's folder says both. Without a classifier, it is the accuracy of
-    nearest neighbours by features.
+    What a table has recorded is printed beside. A table says which test images were used, and
+    --data says where they are; a study's folder says both. For a subnet or a model, --data says
+    which they are. Without a classifier, it is the accuracy of nearest neighbours by features.
 
     Example: ofbnas evaluate runs/digits --arch 4f1c
+
+    Example: ofbnas evaluate vit_small_patch16_224 --data /data/imagenet
     """
     import torch
 
     from ofbnas.config import LatencyConfig
-    from ofbnas.config.study_file import load_study
-    from ofbnas.errors import InputError
-    from ofbnas.models.axes import input_size
-    from ofbnas.study.networks import load_subnet
-    from ofbnas.study.parent import data_settings, untrained_parent
-    from ofbnas.table.layout import is_study
-    from ofbnas.table.query import find, to_records
-    from ofbnas.table.store import read_table
+    from ofbnas.study.images import data_settings
+    from ofbnas.study.parent import untrained_parent
     from ofbnas.training.features import has_classifier
     from ofbnas.training.latency import latency as measure_latency
 
     collect_as_usual()
-    found = find(read_table(table), arch)
-    row = to_records(found.to_frame().T)[0]
-    study = None
-    if is_study(table):
-        study = load_study(table / "study.yaml")
-    if latency and study is None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    subject = _subject(source, arch, data or (), checkpoint, settings or ())
+    if latency and subject.study is None:
         raise InputError(
-            f"--latency: {table} is not a study's folder, so there are no settings for timing; "
+            f"--latency: {source} is not a study's folder, so there are no settings for timing; "
             "leave it out"
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_subnet(table, row["arch_id"])
-    size = input_size(model)
-    # A model without a classifier says nothing about the classes of images.
-    classes = row["num_classes"]
+    model = subject.model
+    images = chosen_images(subject.known, data or (), subject.classes)
     if has_classifier(model):
-        classes = cast(int, model.num_classes)
-    images = _images(table, row, study, data or (), classes)
-    _check_images(images, row["arch_id"], classes, size)
+        check_classes(images, subject.known.network, subject.classes)
+    check_size(images, subject.known.network, subject.size)
 
-    settings = data_settings(images, row["model"], {"input_size": size})
-    num_images, quality = _measured(model.to(device), settings)
+    used = data_settings(images, subject.timm_name, {"input_size": subject.size})
+    num_images, quality = _measured(model.to(device), used)
     result: dict[str, Any] = {
-        "arch_id": row["arch_id"],
+        subject.kind: subject.known.network,
         "dataset": images.name,
         "images": num_images,
         **quality,
-        **{f"recorded_{name}": row[name] for name in quality},
+        **_recorded(subject.row, quality),
         "params": sum(parameter.numel() for parameter in model.parameters()),
     }
-    if latency and study is not None:
-        parent = untrained_parent(study).model.to(device)
-        result |= measure_latency(model, parent, study.latency or LatencyConfig())
+    if latency and subject.study is not None:
+        parent = untrained_parent(subject.study).model.to(device)
+        result |= measure_latency(model, parent, subject.study.latency or LatencyConfig())
     if as_json:
         print_json(result)
     else:
         print_table(list(result), [result])
 
 
+class _Subject(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        kind: "arch_id" or "model".
+        model: In evaluation mode.
+        timm_name: timm's name of it or, of a subnet, of its parent.
+        size: Channels, height and width of the images that it takes.
+        classes: Number of its classes; of one without a classifier, of its images as far as known.
+        known: What is known of its images.
+        row: Its row, if it is in a table.
+        study: Its study, if the table is a study's folder.
+    """
+
+    kind: str
+    model: nn.Module
+    timm_name: str
+    size: tuple[int, int, int]
+    classes: int
+    known: Known
+    row: Row | None = None
+    study: StudyConfig | None = None
+
+
+def _subject(
+    source: str,
+    arch: str | None,
+    data: Sequence[str],
+    checkpoint: Path | None,
+    settings: Sequence[str],
+) -> _Subject:
+    """What the command line names; the arguments are those of the command.
+
+    Raises:
+        InputError: There is no such thing, or an option does not apply to it.
+    """
+    import timm
+
+    from ofbnas.files.weights import CONFIG
+    from ofbnas.study.of_model import FOLDER, HUB
+
+    path = Path(source)
+    if not path.exists():
+        if arch is not None:
+            raise InputError(f"{source}: no such table; --arch is the id of one of a table")
+        if not timm.is_model(source) and not source.startswith((FOLDER, *HUB)):
+            raise InputError(
+                f"{source}: no such table or folder of a subnet, nor a model of timm, of which "
+                "timm.list_models() has all"
+            )
+        return _model(source, data, checkpoint, settings)
+    if checkpoint is not None or settings:
+        raise InputError(
+            f"{source}: has its own weights; --checkpoint and --set are for a model by timm's name"
+        )
+    if (path / CONFIG).is_file():
+        return _subnet(path, arch)
+    if arch is None:
+        raise InputError(f"{source}: is a table; --arch says which of its networks is meant")
+    return _of_table(path, arch)
+
+
+def _of_table(table: Path, arch: str) -> _Subject:
+    """A network of a table."""
+    from ofbnas.config.study_file import load_study
+    from ofbnas.models.axes import input_size
+    from ofbnas.study.networks import find_network
+    from ofbnas.table.layout import is_study
+    from ofbnas.training.features import has_classifier
+
+    network = find_network(table, arch)
+    row = network.row
+    model = network.subnet.model
+    study = load_study(table / "study.yaml") if is_study(table) else None
+    known = known_of_row(row, table, study)
+    # A model without a classifier says nothing about the classes of images.
+    classes = cast(int, model.num_classes) if has_classifier(model) else row.num_classes or 1
+    return _Subject("arch_id", model, row.model, input_size(model), classes, known, row, study)
+
+
+def _subnet(folder: Path, arch: str | None) -> _Subject:
+    """The network of a subnet's folder."""
+    from ofbnas.models.axes import input_size
+    from ofbnas.models.subnet import load
+
+    subnet = load(folder)
+    model = subnet.model
+    arch_id = subnet.architecture.id
+    if arch is not None and not arch_id.startswith(arch):
+        raise InputError(f"{folder}: holds architecture {arch_id}, expected {arch}")
+    known = Known({}, arch_id, folder)
+    classes = cast(int, model.num_classes)
+    return _Subject("arch_id", model, subnet.architecture.model, input_size(model), classes, known)
+
+
+def _model(
+    name: str, data: Sequence[str], checkpoint: Path | None, settings: Sequence[str]
+) -> _Subject:
+    """A model by timm's name, with timm's weights or those of a file."""
+    from ofbnas.config.fields import set_value
+    from ofbnas.files.documents import parse_yaml
+    from ofbnas.study.images import image_size
+    from ofbnas.study.of_model import named_model
+    from ofbnas.study.parent import model_with_weights
+
+    named = named_model(name)
+    tree: dict[str, Any] = {"model": {"kwargs": dict(named.kwargs)}}
+    for setting in settings:
+        field, sign, written = setting.partition("=")
+        if not sign or not field.startswith(KWARGS):
+            raise InputError(
+                f"--set {setting[:80]}: expected an argument of the model and its value, for "
+                "example --set model.kwargs.img_size=384"
+            )
+        value, _ = parse_yaml(written, f"--set {field[:80]}")
+        set_value(tree, field, value)
+    kwargs = tree["model"]["kwargs"]
+
+    known = Known(named.of_images, name, name)
+    classes = named.num_classes
+    # timm's own weights have their classes; those of a file have, unless told, those of the images.
+    if checkpoint is not None and "num_classes" not in kwargs and classes:
+        classes = chosen_images(known, data, classes).num_classes
+    kwargs = {"num_classes": classes, **kwargs}
+    model = model_with_weights(named.name, kwargs, checkpoint or named.weights)
+    return _Subject(
+        "model",
+        model,
+        named.name,
+        image_size(named.name, kwargs),
+        cast(int, model.num_classes),
+        known,
+    )
+
+
 def _measured(model: nn.Module, settings: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
-    """The number of test images, and a model's quality on them by columns of the table.
+    """The number of test images, and a model's quality on them.
 
     Args:
         model: In evaluation mode.
         settings: Arguments of `load_data`.
+
+    Raises:
+        InputError: The model gives NaN or infinite values.
     """
     from ofbnas.training.data import load_data, load_test
     from ofbnas.training.evaluation import evaluate as measure
     from ofbnas.training.features import has_classifier, knn_top1
 
     device = next(model.parameters()).device
-    if has_classifier(model):
-        test = load_test(**settings).to(device)
-        accuracy = measure(model, test)
-        return len(test), {"top1": accuracy.top1, "top5": accuracy.top5}
-    data = load_data(**settings).to(device)
-    return len(data.test), {"knn_top1": knn_top1(model, data.val, data.test)}
+    if not has_classifier(model):
+        data = load_data(**settings).to(device)
+        return len(data.test), {"knn_top1": knn_top1(model, data.val, data.test)}
+    test = load_test(**settings).to(device)
+    accuracy = measure(model, test)
+    if not math.isfinite(accuracy.loss):
+        raise InputError("the model's outputs are NaN or infinite: its weights are damaged")
+    return len(test), vars(accuracy)
 
 
-def _images(
-    table: Path,
-    row: Mapping[str, Any],
-    study: StudyConfig | None,
-    given: Sequence[str],
-    classes: int,
-) -> DataConfig:
-    """The images to test on: the study's or the table's, changed by the command line.
+def _recorded(row: Row | None, quality: Mapping[str, float]) -> dict[str, Any]:
+    """What a row has recorded of what was measured, for those that are columns of a table."""
+    from ofbnas.table.columns import QUALITIES
 
-    Args:
-        table: The table.
-        row: The architecture's row.
-        study: The table's study, if the table is a study's folder.
-        given: The values of --data.
-        classes: Number of the model's classes, used where nothing says how many the images have.
-
-    Raises:
-        InputError: Nothing says which images they are, or a field is not one of a data set's, or a
-            data set that only the table names would be downloaded.
-    """
-    from ofbnas.config.images import completed_data, recorded_data
-    from ofbnas.config.study_file import load_study
-    from ofbnas.errors import InputError
-    from ofbnas.training.data import may_download
-
-    studies = []
-    fields = {}
-    for argument in given:
-        if argument.endswith((".yaml", ".yml")):
-            studies.append(Path(argument))
-        else:
-            field, value = _field(argument)
-            fields[field] = value
-    if len(studies) > 1:
-        raise InputError(f"--data: names {len(studies)} studies, expected one")
-    if studies:
-        study = load_study(studies[0])
-    recorded = recorded_data(row["data"], table) if study is None else study.data.model_dump()
-
-    name = fields.get("name", recorded.get("name"))
-    if name is None:
-        raise InputError(
-            f"{table}: does not say which images {row['arch_id']} was tested on; give {DATA_FORMS}"
-        )
-    # A table may come from a stranger, who must not choose what this machine downloads.
-    if study is None and "name" not in fields and may_download(str(name)):
-        raise InputError(
-            f"{table}: says that the images are {name}, which may be downloaded; "
-            f"--data {name} allows it"
-        )
-    where = "--data" if given else table
-    return completed_data(recorded, fields, classes, where)
-
-
-def _check_images(
-    images: DataConfig, arch_id: str, classes: int, size: tuple[int, int, int]
-) -> None:
-    """Check that images fit a model.
-
-    Args:
-        images: The images.
-        arch_id: The model, for messages.
-        classes: Its number of classes.
-        size: Channels, height and width of the images that it takes.
-
-    Raises:
-        InputError: They do not fit.
-    """
-    from ofbnas.errors import InputError
-    from ofbnas.training.data import SIZES
-
-    if images.num_classes != classes:
-        raise InputError(
-            f"{arch_id} has {classes} classes, but {images.name} has {images.num_classes}; "
-            f"give {DATA_FORMS}"
-        )
-    # The images of other data sets are resized to the model's size.
-    if SIZES.get(images.name, size) != size:
-        raise InputError(
-            f"{arch_id} takes images of {size} (channels, height, width), "
-            f"but {images.name} has {SIZES[images.name]}; give {DATA_FORMS}"
-        )
-
-
-def _field(argument: str) -> tuple[str, Any]:
-    """A field of a study's data and its value, from FIELD=VALUE or a data set's name."""
-    from ofbnas.files.documents import parse_yaml
-
-    if "=" not in argument:
-        return "name", argument
-    name, value = argument.split("=", 1)
-    field = name.removeprefix("data.")
-    # A path starts from the working folder, and may contain characters that YAML would interpret.
-    if field == "path":
-        return field, str(Path(value).expanduser().resolve())
-    parsed, _ = parse_yaml(value, f"--data {name}")
-    return field, parsed
+    if row is None:
+        return {}
+    return {f"recorded_{name}": getattr(row, name) for name in quality if name in QUALITIES}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 COLUMNS = [
     "arch_id", "gmacs", "params", "top1", "val_top1", "parent_top1", "knn_top1", "parent_knn_top1",
-    "cka", "seconds", "weights",
+    "cka", "from_arch_id", "seconds", "weights",
 ]  # fmt: skip
 
 
@@ -46,7 +46,8 @@ def started(config: StudyConfig) -> Iterator[Start]:
     """
     from ofbnas.cli.progress import EpochLines
     from ofbnas.parallel import joined, shard
-    from ofbnas.study.parent import check_weights, data_of, trained_parent
+    from ofbnas.study.images import data_of
+    from ofbnas.study.parent import check_weights, trained_parent
 
     collect_as_usual()
     with joined() as device:

@@ -17,6 +17,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 SUBNET_FILES = (CONFIG, WEIGHTS, "README.md")
 OTHER = "the weights belong to another architecture"
+MAX_LISTED = 3  # differing tensors in an error message
 MAX_SHOWN = 120  # characters of a tensor's name in an error message
 FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names of the types that a model computes in
 
@@ -70,31 +71,48 @@ def _read_header(weights: Path) -> dict[str, Stored]:
 def check_tensors(
     stored: Mapping[str, Stored],
     expected: Mapping[str, Stored],
-    where: Path,
+    where: object,
+    otherwise: str = OTHER,
 ) -> None:
     """Check that tensors are those of a model: no name is missing or added, shapes and types agree.
 
+    Args:
+        stored: The tensors by name.
+        expected: Those of the model.
+        where: What the tensors are from, for messages.
+        otherwise: What it means if they differ, for messages.
+
     Raises:
-        InputError: They are not.
+        InputError: They differ; the message has the first differences.
     """
-    names = stored.keys() | expected.keys()
-    for name in sorted(names):
-        tensor = visible(name)[:MAX_SHOWN]
-        actual = stored.get(name)
-        wanted = expected.get(name)
-        if wanted is None:
-            shape = stored[name].shape
-            raise InputError(
-                f"{where}: has {tensor} with shape {shape}, which is not expected: {OTHER}"
-            )
-        if actual is None:
-            raise InputError(
-                f"{where}: lacks {tensor}, expected with shape {wanted.shape}: {OTHER}"
-            )
-        if actual.shape != wanted.shape:
-            raise InputError(
-                f"{where}: {tensor} has shape {actual.shape}, expected {wanted.shape}: {OTHER}"
-            )
-        if actual.floating != wanted.floating:
-            kind = "floating-point numbers" if wanted.floating else "whole numbers"
-            raise InputError(f"{where}: {tensor} holds values of another type, expected {kind}")
+    differences = []
+    for name in sorted(stored.keys() | expected.keys()):
+        difference = _difference(visible(name)[:MAX_SHOWN], stored.get(name), expected.get(name))
+        if difference is not None:
+            differences.append(difference)
+    if not differences:
+        return
+    listed = "; ".join(differences[:MAX_LISTED])
+    more = len(differences) - MAX_LISTED
+    rest = f"; and {more} more differ" if more > 0 else ""
+    raise InputError(f"{where}: {listed}{rest}: {otherwise}")
+
+
+def _difference(tensor: str, actual: Stored | None, wanted: Stored | None) -> str | None:
+    """How a tensor differs from the expected one, None if it does not.
+
+    Args:
+        tensor: Its name.
+        actual: The tensor, None if there is none.
+        wanted: The expected one, None if none is expected.
+    """
+    if actual is not None and wanted is None:
+        return f"has {tensor} with shape {actual.shape}, which is not expected"
+    if wanted is None or actual == wanted:
+        return None
+    if actual is None:
+        return f"lacks {tensor}, expected with shape {wanted.shape}"
+    if actual.shape != wanted.shape:
+        return f"{tensor} has shape {actual.shape}, expected {wanted.shape}"
+    kind = "floating-point numbers" if wanted.floating else "whole numbers"
+    return f"{tensor} holds values of another type, expected {kind}"

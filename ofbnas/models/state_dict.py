@@ -27,7 +27,7 @@ _PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")
 
 # Where a checkpoint of a whole training keeps the model's tensors: averaged ones first, as timm
 # takes them.
-KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+KEYS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 EXPECTED = (
     "expected plain tensors by name, "
     "as torch.save(model.state_dict(), FILE) or safetensors write them"
@@ -47,7 +47,7 @@ def load_weights_(model: nn.Module, path: Path) -> None:
         InputError: The file is missing, is not a file of weights, or holds those of another model.
     """
     state_dict = read_state_dict(path)
-    check_tensors(_described(state_dict), _described(model.state_dict()), path)
+    check_tensors(described(state_dict), described(model.state_dict()), path)
     model.load_state_dict(state_dict)
 
 
@@ -138,7 +138,7 @@ def _is_plain(value: Any) -> bool:
     )
 
 
-def _described(tensors: Mapping[str, Tensor]) -> dict[str, Stored]:
+def described(tensors: Mapping[str, Tensor]) -> dict[str, Stored]:
     """What `check_tensors` compares of tensors: shapes and kinds of numbers."""
     described: dict[str, Stored] = {}
     for name, tensor in tensors.items():

@@ -222,9 +222,25 @@ def build(
     check_sizes(axes, architecture.sizes)
     check_fit(parent, axes, architecture.sizes, weights)
     _check_units(units or {}, axes, architecture.sizes)
+    return with_tensors(parent, axes, architecture.sizes, load_file(weights))
+
+
+def with_tensors(
+    parent: MetaModel,
+    axes: Sequence[Axis],
+    sizes: Sizes,
+    tensors: Mapping[str, Tensor],
+) -> nn.Module:
+    """The model of a subnet, of its tensors; those of its parent are never made.
+
+    Args:
+        parent: The subnet's parent.
+        axes: The parent's axes.
+        sizes: The subnet's sizes, which have been checked.
+        tensors: The subnet's, buffers included.
+    """
     model = parent.hollow()
-    tensors = load_file(weights)
-    load_(model, at_sizes(axes, architecture.sizes), tensors)
+    load_(model, at_sizes(axes, sizes), tensors)
     model.load_state_dict(tensors)  # buffers, too
     return model
 

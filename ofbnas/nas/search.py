@@ -14,6 +14,7 @@ from ofbnas.models.architecture import Architecture
 from ofbnas.models.axes import Axis
 from ofbnas.models.axes import axes as axes_of
 from ofbnas.models.cost import Cost, Metric
+from ofbnas.models.identity import check_identity
 from ofbnas.models.subnet import Subnet
 from ofbnas.nas.plain import Network
 from ofbnas.nas.run import SearchRun
@@ -84,8 +85,8 @@ def search(
         rungs: Epochs, from 1, after which the search is measured for `Callback.on_rung`.
 
     Raises:
-        InputError: The model cannot be searched or, without a classifier, trained; or the budget is
-            out of reach.
+        InputError: The model cannot be searched or, without a classifier, trained; it is not the
+            one of `name` and `kwargs`; or the budget is out of reach.
         NotFiniteError: A loss became NaN or infinite.
     """
     searched = list(axes_of(model) if axes is None else axes)
@@ -103,6 +104,7 @@ def search(
         )
         ((_, result),) = found
         return result
+    check_identity(model, name, kwargs)
     check_task(model, config.distill, "search")
     run = SearchRun(model, data, config, searched, seed, teacher)
     train(run, callbacks=callbacks, checkpoint=checkpoint, rungs=rungs)
@@ -145,8 +147,10 @@ def compress(
         what was found, as soon as it is. A budget that the checkpoint is already below is left out.
 
     Raises:
-        InputError: The model cannot be searched, or a budget is out of reach.
+        InputError: The model cannot be searched, is not the one of `name` and `kwargs`, or a budget
+            is out of reach.
     """
+    check_identity(model, name, kwargs)
     run = TrainingFreeSearch(model, data, config, axes, seed, more)
 
     def results() -> Iterator[tuple[int, SearchResult]]:

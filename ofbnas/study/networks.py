@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,21 @@ from torch import nn
 from ofbnas.errors import InputError
 from ofbnas.files.untrusted import inside
 from ofbnas.files.weights import CONFIG
-from ofbnas.models.subnet import load
+from ofbnas.models.subnet import Subnet, load
+from ofbnas.table.columns import Row
 from ofbnas.table.layout import weights_file
-from ofbnas.table.query import find
+from ofbnas.table.query import find, to_records
 from ofbnas.table.store import read_table
 
 
-def load_subnet(source: Path | str, arch_id: str) -> nn.Module:
+def load_subnet(source: Path | str, arch_id: str = "") -> nn.Module:
     """The plain timm model of an architecture in a table, in evaluation mode.
 
     Args:
         source: A study's folder, a table's file or folder beside its weights, or the folder of the
             subnet itself.
-        arch_id: The architecture's id, or an unambiguous beginning of it.
+        arch_id: The architecture's id, or an unambiguous beginning of it; the folder of a subnet
+            needs none.
 
     Raises:
         InputError: There is no such table or architecture, or its weights are missing or are not
@@ -38,14 +41,41 @@ def load_subnet(source: Path | str, arch_id: str) -> nn.Module:
             )
         return subnet.model
 
-    row = find(read_table(source), arch_id)
-    folder = _folder_of(row, source)
-    subnet = load(folder, row["weights_sha256"])
-    if subnet.architecture.id != row["arch_id"]:
+    return find_network(source, arch_id).subnet.model
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of a table.
+
+    Attributes:
+        row: Its row.
+        subnet: Its model, in evaluation mode.
+    """
+
+    row: Row
+    subnet: Subnet
+
+
+def find_network(table: Path, arch_id: str) -> Network:
+    """The network of an architecture in a table: of several rows, the best one by validation.
+
+    Args:
+        table: A study's folder, or a table's file or folder beside its weights.
+        arch_id: The architecture's id, or an unambiguous beginning of it.
+
+    Raises:
+        InputError: As `load_subnet`.
+    """
+    found = find(read_table(table), arch_id)
+    (values,) = to_records(found.to_frame().T)
+    folder = _folder_of(found, table)
+    subnet = load(folder, found["weights_sha256"])
+    if subnet.architecture.id != found["arch_id"]:
         raise InputError(
-            f"{folder}: holds architecture {subnet.architecture.id}, expected {row['arch_id']}"
+            f"{folder}: holds architecture {subnet.architecture.id}, expected {found['arch_id']}"
         )
-    return subnet.model
+    return Network(Row.known_in(values), subnet)
 
 
 def _folder_of(row: pd.Series[Any], source: Path) -> Path:

@@ -46,7 +46,7 @@ def study_of_model(
     Raises:
         InputError: There is no such model, its images are not given, or a setting is not allowed.
     """
-    model = _model(name)
+    model = named_model(name)
     if data is None:
         raise InputError(
             f"{name[:80]}: is a model, which says nothing about images; give --data DIR, "
@@ -71,12 +71,12 @@ def study_of_model(
 
 
 @dataclass(frozen=True)
-class _Model:
+class NamedModel:
     """What a name stands for.
 
     Attributes:
         name: timm's name of it.
-        num_classes: Of its weights.
+        num_classes: Of its weights; 0 if it has no classifier.
         kwargs: Arguments of timm.create_model.
         weights: File of its weights; None for those that timm downloads.
         of_images: Fields of a study's data that it says.
@@ -89,7 +89,7 @@ class _Model:
     of_images: dict[str, Any] = field(default_factory=dict)
 
 
-def _model(name: str) -> _Model:
+def named_model(name: str) -> NamedModel:
     """The model that a name stands for.
 
     Raises:
@@ -106,10 +106,10 @@ def _model(name: str) -> _Model:
             "`ofbnas space list` has the models"
         )
     known = timm.models.get_pretrained_cfg(name)
-    return _Model(name, 1000 if known is None else known.num_classes)
+    return NamedModel(name, 1000 if known is None else known.num_classes)
 
 
-def _in_folder(folder: Path, name: str) -> _Model:
+def _in_folder(folder: Path, name: str) -> NamedModel:
     """The model of a folder that timm.models.save_for_hf wrote.
 
     Raises:
@@ -133,7 +133,7 @@ def _in_folder(folder: Path, name: str) -> _Model:
         raise InputError(f"{name[:200]}: has no weights, expected {' or '.join(WEIGHTS)}")
 
     kwargs.pop("num_classes", None)  # the data set says it
-    return _Model(
+    return NamedModel(
         config["architecture"],
         config.get("num_classes", 1000),
         kwargs,
@@ -159,7 +159,7 @@ def _downloaded(repository: str) -> Path:
     return Path(folder)
 
 
-def _check_classes(model: _Model, num_classes: int | None) -> None:
+def _check_classes(model: NamedModel, num_classes: int | None) -> None:
     """Check that timm's weights have a classifier for so many classes.
 
     Raises:
@@ -172,7 +172,7 @@ def _check_classes(model: _Model, num_classes: int | None) -> None:
         )
 
 
-def _data(given: str, model: _Model, num_classes: int | None) -> dict[str, Any]:
+def _data(given: str, model: NamedModel, num_classes: int | None) -> dict[str, Any]:
     """The section data for a folder or the name of a data set.
 
     Raises:

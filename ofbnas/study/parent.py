@@ -1,4 +1,4 @@
-"""What a study starts from: its images, its parent and its teacher.
+"""What a study starts from: its parent and its teacher.
 
 A parent without weights is trained once and then cached.
 """
@@ -19,21 +19,18 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 
 from ofbnas.config import (
-    DataConfig,
     DistillConfig,
-    ImageDataConfig,
     ModelConfig,
     RangeConfig,
     SpaceConfig,
     StudyConfig,
 )
-from ofbnas.config.images import MACHINE_FIELDS
 from ofbnas.errors import InputError, one_line
 from ofbnas.models.axes import Axis, Shares, Space, input_size
 from ofbnas.models.axes import axes as axes_of
 from ofbnas.models.create import create_parent, on_meta
 from ofbnas.models.state_dict import load_weights_
-from ofbnas.training.data import SIZES, Data, load_data
+from ofbnas.training.data import SIZES, Data
 from ofbnas.training.events import Callback
 from ofbnas.training.features import check_task, has_classifier
 from ofbnas.training.pretrain import check_cache, load_or_train_
@@ -64,7 +61,7 @@ def untrained_parent(config: StudyConfig) -> Parent:
             searched with this space.
     """
     torch.manual_seed(config.seed)
-    return _parent(config, create_parent(config.model.name, _kwargs(config)))
+    return _parent(config, create_parent(config.model.name, parent_kwargs(config)))
 
 
 def meta_parent(config: StudyConfig) -> Parent:
@@ -73,10 +70,10 @@ def meta_parent(config: StudyConfig) -> Parent:
     Raises:
         InputError: As `untrained_parent`.
     """
-    return _parent(config, on_meta(config.model.name, _kwargs(config)).model)
+    return _parent(config, on_meta(config.model.name, parent_kwargs(config)).model)
 
 
-def _kwargs(config: StudyConfig) -> dict[str, Any]:
+def parent_kwargs(config: StudyConfig) -> dict[str, Any]:
     """All arguments of timm.create_model for the study's parent."""
     return {"num_classes": config.data.num_classes, **config.model.kwargs}
 
@@ -95,7 +92,7 @@ def _parent(config: StudyConfig, model: nn.Module) -> Parent:
             f"model {config.model.name} takes images of {of_model} (channels, height, width), "
             f"data {config.data.name} has {of_data}: set model.kwargs in_chans and img_size"
         )
-    return Parent(model.eval(), _kwargs(config), axes)
+    return Parent(model.eval(), parent_kwargs(config), axes)
 
 
 def space_of(config: str | SpaceConfig) -> Space:
@@ -208,57 +205,6 @@ def _from_hub(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
     return model.eval()
 
 
-def data_of(config: StudyConfig) -> Data:
-    """The study's images.
-
-    Raises:
-        InputError: They cannot be read.
-    """
-    return load_data(**data_settings(config.data, config.model.name, config.model.kwargs))
-
-
-def data_settings(data: DataConfig, model: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `load_data`.
-
-    What the section leaves open for images that are resized is taken from the model's own training.
-
-    Args:
-        data: The section of a study.
-        model: timm's name of the model.
-        kwargs: Its arguments, or `input_size` alone: (channels, height, width).
-
-    Raises:
-        InputError: The number of means or deviations is not that of the channels.
-    """
-    settings = data.model_dump()
-    if not isinstance(data, ImageDataConfig):
-        return settings
-
-    known: Any = timm.models.get_pretrained_cfg(model)
-    of_model = resolve_data_config(dict(kwargs), pretrained_cfg=known.to_dict() if known else {})
-    for key in ("mean", "std", "interpolation", "crop_pct"):
-        if settings[key] is None:
-            settings[key] = of_model[key]
-    settings["image_size"] = of_model["input_size"]
-
-    channels = of_model["input_size"][0]
-    for key in ("mean", "std"):
-        if len(settings[key]) != channels:
-            raise InputError(
-                f"data.{key} has {len(settings[key])} values for {channels} channels: "
-                "give one for each"
-            )
-    return settings
-
-
-def data_record(config: StudyConfig) -> str:
-    """What the table records of a study's images, as JSON: enough to read them again elsewhere."""
-    settings = data_settings(config.data, config.model.name, config.model.kwargs)
-    fields = type(config.data).model_fields.keys() - set(MACHINE_FIELDS)
-    recorded = {field: settings[field] for field in fields if settings[field] is not None}
-    return json.dumps(recorded, sort_keys=True)
-
-
 def teacher_of(config: DistillConfig | None, parent: nn.Module, data: Data) -> Teacher | None:
     """The teacher of a student: the parent, or the model that the configuration names.
 
@@ -294,16 +240,29 @@ def _teacher_model(config: ModelConfig, num_classes: int) -> nn.Module:
     Raises:
         InputError: It has no weights, or they cannot be read.
     """
-    kwargs = _teacher_kwargs(config, num_classes)
-    if config.pretrained:
-        on_meta(config.name, kwargs)  # finds invalid arguments before anything is downloaded
-        return _from_hub(config.name, kwargs)
-    if config.checkpoint is None:
+    if not config.pretrained and config.checkpoint is None:
         raise InputError(
             f"distill.teacher {config.name} has no weights; give it pretrained or checkpoint"
         )
-    model = create_parent(config.name, kwargs)
-    load_weights_(model, config.checkpoint)
+    return model_with_weights(config.name, _teacher_kwargs(config, num_classes), config.checkpoint)
+
+
+def model_with_weights(name: str, kwargs: Mapping[str, Any], checkpoint: Path | None) -> nn.Module:
+    """Any of timm's models with its weights, in evaluation mode.
+
+    Args:
+        name: timm's name of it.
+        kwargs: All arguments of timm.create_model.
+        checkpoint: The file of its weights; None for those that timm downloads.
+
+    Raises:
+        InputError: timm cannot make it, or its weights cannot be read or are of another model.
+    """
+    if checkpoint is None:
+        on_meta(name, kwargs)  # finds invalid arguments before anything is downloaded
+        return _from_hub(name, kwargs)
+    model = create_parent(name, kwargs)
+    load_weights_(model, checkpoint)
     return model.eval()
 
 

@@ -18,7 +18,8 @@ from ofbnas.models.axes import Axis, input_size
 from ofbnas.models.cost import cost_of, least_sizes, sizes_of
 from ofbnas.nas.budget import option_sizes, window_below
 from ofbnas.nas.search import compress
-from ofbnas.study.parent import Parent, data_of, meta_parent, parent_with
+from ofbnas.study.images import data_of
+from ofbnas.study.parent import Parent, meta_parent, parent_with
 from ofbnas.training import quality
 from ofbnas.training.data import Data, may_download
 from ofbnas.training.events import Callback

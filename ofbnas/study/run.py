@@ -37,7 +37,8 @@ from ofbnas.study.cluster.stopping import RungScheduler
 from ofbnas.study.cluster.trial_events import TrialEvents, View
 from ofbnas.study.cluster.tune_import import tune
 from ofbnas.study.cluster.worker import REPORTS_PER_SECOND, log, log_to, trainable
-from ofbnas.study.parent import Parent, check_weights, data_of, trained_parent
+from ofbnas.study.images import data_of
+from ofbnas.study.parent import Parent, check_weights, trained_parent
 from ofbnas.study.plan import check_budgets
 from ofbnas.study.provenance import versions
 from ofbnas.study.tuning.extend import changes

@@ -57,6 +57,12 @@ def _card(subnet: Subnet, row: Row, name: str) -> str:
     share = values["gmacs"] / values["parent_gmacs"]
     column = "top1" if row.top1 is not None else "knn_top1"
     quality = comparable()[column].short
+    parent_quality = values[f"parent_{column}"]
+    # Unknown where the network learned other images than its parent.
+    of_parent = "-" if parent_quality is None else f"{parent_quality:.2f}"
+    found = f"Found by ofbnas in trial {row.trial} of study {in_markdown(row.study)}."
+    if row.from_arch_id is not None:
+        found = f"Found by ofbnas as {row.from_arch_id}, and fine-tuned."
     return f"""---
 library_name: timm
 tags: [image-classification, timm, ofbnas]
@@ -65,11 +71,11 @@ tags: [image-classification, timm, ofbnas]
 
 | | subnet | parent |
 |---|---|---|
-| {quality} on {in_markdown(row.dataset)}, % | {values[column]:.2f} | {values[f"parent_{column}"]:.2f} |
+| {quality} on {in_markdown(row.dataset)}, % | {values[column]:.2f} | {of_parent} |
 | GMACs | {values["gmacs"]:.6g} | {values["parent_gmacs"]:.6g} |
 | parameters | {values["params"]:,} | {values["parent_params"]:,} |
 
-Found by ofbnas in trial {row.trial} of study {in_markdown(row.study)}. It is a plain timm model:
+{found} It is a plain timm model:
 
 ```python
 import ofbnas

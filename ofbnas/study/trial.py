@@ -24,7 +24,8 @@ from ofbnas.models.subnet import Subnet
 from ofbnas.nas.search import SearchResult, search
 from ofbnas.parallel import shard
 from ofbnas.study.clock import Clock
-from ofbnas.study.parent import Parent, data_record, parent_with, teacher_of
+from ofbnas.study.images import data_record
+from ofbnas.study.parent import Parent, parent_with, teacher_of
 from ofbnas.study.provenance import git_commit, versions
 from ofbnas.study.saved_subnet import save_subnet
 from ofbnas.table import store

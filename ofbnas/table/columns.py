@@ -241,6 +241,15 @@ class Row:
     weights_sha256: str | None = column(
         Kind.TEXT, "SHA-256 of the weights' file, in hexadecimal.", **CARD
     )
+    from_arch_id: str | None = column(
+        Kind.TEXT, "Of `ofbnas finetune`: id of the architecture that it started from.", **CARD
+    )
+    from_weights_sha256: str | None = column(
+        Kind.TEXT, "SHA-256 of the weights that it started from, which tells their row.", **CARD
+    )
+    finetune: str | None = column(
+        Kind.TEXT, "JSON: its settings, where they differ from the defaults.", json=True, **CARD
+    )
     finished_at: datetime | None = column(Kind.TIME, "When the trial ended.", **PAGE)
     swept: Mapping[str, Any] = field(default_factory=dict)
 
@@ -269,6 +278,16 @@ class Row:
                     f"the table has no column {name}; swept hyper-parameters start with {SWEPT}"
                 )
         return Row(**declared, swept=swept)
+
+    @staticmethod
+    def known_in(values: Mapping[str, Any]) -> Row:
+        """The row of a file, without columns that this version does not know."""
+        known = {
+            name: value
+            for name, value in values.items()
+            if name in COLUMNS or name.startswith(SWEPT)
+        }
+        return Row.of(known)
 
 
 # Columns by name, in the order of the table. The field `swept` has no metadata: it is not a column.

@@ -12,10 +12,20 @@ import pyarrow.compute as pc
 from ofbnas.errors import InputError, one_line
 from ofbnas.files.untrusted import check_arch_id
 from ofbnas.table import parquet
-from ofbnas.table.columns import COLUMNS, SWEPT, Row, required_columns
-from ofbnas.table.layout import FOLDER, HISTORY_FOLDER, table_files, trial_file, trial_files
+from ofbnas.table.columns import SWEPT, Row, required_columns
+from ofbnas.table.layout import (
+    COMPACT_HISTORY,
+    FOLDER,
+    HISTORY_FOLDER,
+    home,
+    table_files,
+    trial_file,
+    trial_files,
+)  # fmt: skip
 from ofbnas.table.parquet import Filters
 from ofbnas.table.schema import HISTORY_SCHEMA, SCHEMA, VERSION
+
+HISTORY_REQUIRED = [field.name for field in HISTORY_SCHEMA if not field.nullable]
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,13 +104,7 @@ def read_row(study: Path, trial: int) -> Row | None:
         return None
     table = read_arrow(_row_file(study, trial))
     (values,) = table.to_pylist()
-
-    # A newer version may have written columns that this one does not know.
-    known = {}
-    for name, value in values.items():
-        if name in COLUMNS or name.startswith(SWEPT):
-            known[name] = value
-    return Row.of(known)
+    return Row.known_in(values)
 
 
 def next_trial(study: Path) -> int:
@@ -143,6 +147,45 @@ def read_table(
     needed = [*columns, "trial"]  # rows are sorted by trial
     frame = to_frame(read_arrow(source, columns=needed, where=where))
     return frame[list(columns)]
+
+
+def read_history(source: Path | str) -> pd.DataFrame:
+    """The histories of a table's searches as a data frame, in the order of trials and steps.
+
+    Args:
+        source: A study's folder or a shared table's.
+
+    Returns:
+        A row per decision interval of each trial, with the columns that docs/table.md explains.
+
+    Raises:
+        InputError: There is no such table, it has no histories, or a file is not a history.
+    """
+    table = history_arrow(Path(source))
+    if table is None:
+        raise InputError(
+            f"{source}: holds no histories; expected a study's folder with {HISTORY_FOLDER}/, or a "
+            f"table with {COMPACT_HISTORY}"
+        )
+    return to_frame(table.sort_by([("trial", "ascending"), ("step", "ascending")]))
+
+
+def history_arrow(source: Path) -> pa.Table | None:
+    """The histories of all trials in one table, None if there are none.
+
+    Raises:
+        InputError: There is no such table, or a file is not a history.
+    """
+    table_files(source)  # refuses what is no table
+    folder = home(source)
+    files = trial_files(folder / HISTORY_FOLDER)
+    compact = folder / COMPACT_HISTORY
+    if not files and compact.is_file():
+        files = [compact]
+    if not files:
+        return None
+    parts = [parquet.read(file, required=HISTORY_REQUIRED) for file in files]
+    return pa.concat_tables(parts, promote_options="permissive")
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:

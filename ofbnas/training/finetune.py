@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ofbnas.config import FinetuneConfig
+from ofbnas.errors import InputError
 from ofbnas.models.axes import axes, final_embedding
 from ofbnas.models.passes import FeaturesAndOutputs
 from ofbnas.models.subnet import Subnet
@@ -43,7 +44,8 @@ def finetune(
         checkpoint: A file that is written after each epoch, and resumed from if it exists.
 
     Raises:
-        InputError: The subnet has no classifier, and learns no features.
+        InputError: The subnet has no classifier, and learns no features; or it is to be distilled,
+            and does not say which units it kept.
         ValueError: Distillation is configured and there is no teacher.
         NotFiniteError: The loss became NaN or infinite.
     """
@@ -82,7 +84,12 @@ def _distillation_loss(
 
     # The parent's channels that the subnet kept: the teacher's features are compared on these.
     embedding = final_embedding(axes(subnet.model, {}))
-    kept = subnet.units[embedding.name]
+    kept = subnet.units.get(embedding.name)
+    if kept is None:
+        raise InputError(
+            f"{subnet.architecture.id}: does not say which of its parent's channels it kept, so it "
+            "cannot be distilled"
+        )
     device = next(teacher.model.parameters()).device
     channels = torch.tensor(kept, device=device).flatten()
 

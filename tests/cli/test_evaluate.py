@@ -7,17 +7,21 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import timm
+import torch
 from commands import ofbnas
-from conftest import DIGITS, ROOT
+from conftest import DIGITS, KWARGS, NAME, ROOT, make
+from safetensors.torch import save_file
 from sharing import best, get
 from test_images import picture
 
 from ofbnas.config.study_file import dump_study, load_study
+from ofbnas.study.images import data_record
 from ofbnas.study.networks import load_subnet
-from ofbnas.study.parent import data_record
 from ofbnas.study.trial import base_row
 from ofbnas.study.validate import validate
 from ofbnas.table.merge import merge
@@ -248,3 +252,88 @@ def test_weights_that_are_not_those_recorded_are_not_measured(telling):
     file = table / "subnets" / best(table)[0] / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
     assert "the file is not the one recorded" in refused(table)
+
+
+def test_loss_and_calibration_error_are_those_of_their_definitions():
+    data, model = load_data(**DATA), make()
+    measured = evaluate(model, data.test, batch_size=100)
+    ((images, labels),) = data.test.batches(1000)
+    with torch.no_grad():
+        probabilities = model(images).softmax(1).double().numpy()
+    right = probabilities[range(len(labels)), labels]
+    assert measured.loss == pytest.approx(-np.log(right).mean())
+    confidence = probabilities.max(1)
+    hits = probabilities.argmax(1) == labels.numpy()
+    error = 0.0
+    for number in range(15):  # Guo et al., 2017, equations 3 and 5
+        inside = (confidence > number / 15) & (confidence <= (number + 1) / 15)
+        if inside.any():
+            error += inside.mean() * abs(hits[inside].mean() - confidence[inside].mean())
+    assert measured.ece == pytest.approx(100 * error, abs=1e-4) and error > 0.05
+    assert measured.top1 == 100 * hits.mean()
+
+
+def printed(*words):
+    done = ofbnas("evaluate", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_subnets_folder_needs_nothing_but_images(small_study):
+    arch_id = best(small_study)[0]
+    folder = small_study / "subnets" / arch_id
+    measured = printed(folder, "--data=digits")
+    expected = evaluate(load_subnet(small_study, arch_id), load_data("digits").test)
+    assert measured.pop("params") > 0
+    assert measured == {"arch_id": arch_id, "dataset": "digits", "images": 360, **vars(expected)}
+    assert printed(folder, "--arch", arch_id[:4], "--data=digits")["top1"] == expected.top1
+
+
+def test_a_model_of_timm_is_measured_with_the_weights_of_a_file(tmp_path):
+    model = make()
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "model.pth")
+    kwargs = [f"--set=model.kwargs.{name}={value}" for name, value in KWARGS.items()]
+    words = [NAME, "--checkpoint", tmp_path / "model.pth", "--data=digits"]
+    measured = printed(*words, *(word for word in kwargs if "num_classes" not in word))
+    expected = evaluate(model, load_data("digits").test)
+    assert measured.items() >= vars(expected).items() and measured["model"] == NAME
+    other = ofbnas("evaluate", *words, *kwargs, "--set=model.kwargs.depth=3")
+    assert other.returncode == 2 and "lacks blocks.2" in other.stderr, other.stderr
+
+
+def test_a_model_that_cannot_be_searched_can_be_measured(tmp_path):
+    name = "test_resnet"
+    images = folder_of(tmp_path / "images")
+    model = timm.create_model(name, num_classes=10)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    data = [f"--data={word}" for word in (images, "num_classes=10", "test_split=test", "workers=1")]
+    measured = printed(name, "--checkpoint", tmp_path / "model.safetensors", *data)
+    of_model = timm.data.resolve_model_data_config(model)
+    split = load_test(
+        name="folder", path=images, num_classes=10, test_split="test", workers=1,
+        image_size=of_model["input_size"],
+        **{key: of_model[key] for key in ("mean", "std", "interpolation", "crop_pct")},
+    )  # fmt: skip
+    assert measured.items() >= vars(evaluate(model, split)).items() and measured["images"] == 30
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["vit_tiny_patch16"], "nor a model of timm"),
+        (["runs/nothing", "--arch", "ab"], "no such table"),
+        ([NAME, "--data=digits", "--checkpoint", "no.pth", "--set", "x=1"], "model.kwargs.img_size"),
+        ([NAME, "--data=digits", "--checkpoint", "no.pth"], "no.pth: no such file"),
+        ([NAME, "--checkpoint", "no.pth"], "does not say which images"),
+        (["{subnet}"], "does not say which images"),
+        (["{subnet}", "--arch", "ffff"], "expected ffff"),
+        (["{subnet}", "--checkpoint", "no.pth"], "has its own weights"),
+        (["{study}"], "--arch says which of its networks is meant"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_reported_in_one_line(small_study, words, message):
+    subnet = small_study / "subnets" / best(small_study)[0]
+    given = [word.format(subnet=subnet, study=small_study) for word in words]
+    done = ofbnas("evaluate", *given)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert message in done.stderr, done.stderr

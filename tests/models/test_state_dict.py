@@ -56,6 +56,7 @@ SAVED = {
     "a training": saved(
         lambda state: {"state_dict": dict(state), "epoch": 3, "optimizer": {"state": {}}}
     ),
+    "a tutorial": saved(lambda state: {"epoch": 3, "model_state_dict": dict(state)}),
     "DeiT": saved(lambda state: {"model": dict(state)}),
     "averaged": saved(lambda state: {"state_dict": zeros(state), "state_dict_ema": dict(state)}),
     "averaged, of MAE": saved(lambda state: {"model": zeros(state), "model_ema": dict(state)}),
@@ -175,7 +176,8 @@ REFUSED = {
     ),
     "another model": (
         saved(lambda state: make(depth=3).state_dict()),
-        "has blocks.2.attn.proj.bias with shape .*, which is not expected: the weights belong to another architecture",
+        "has blocks.2.attn.proj.bias with shape .*, which is not expected; has blocks.2.attn.proj.weight "
+        ".*; and 9 more differ: the weights belong to another architecture",
     ),
     "a wider model": (
         saved(lambda state: make(embed_dim=32).state_dict()),

@@ -39,9 +39,9 @@ def config(**changes) -> SearchConfig:
     return SearchConfig(**values | changes)
 
 
-def run(model, data, seed=0, space=SPACE, **changes):
+def run(model, data, seed=0, space=SPACE, kwargs=KWARGS, **changes):
     return search(
-        model, data, config(**changes), name=NAME, kwargs=KWARGS, axes=axes(model, space), seed=seed
+        model, data, config(**changes), name=NAME, kwargs=kwargs, axes=axes(model, space), seed=seed
     )
 
 
@@ -234,11 +234,10 @@ def test_a_loss_that_is_not_finite_ends_the_search(model, data):
 @pytest.mark.slow
 def test_finetuning_improves_the_subnet_and_leaves_the_old_one(data):
     torch.manual_seed(0)
-    model = timm.create_model(
-        NAME, **KWARGS | {"patch_size": 4, "class_token": False, "global_pool": "avg"}
-    )
+    kwargs = KWARGS | {"patch_size": 4, "class_token": False, "global_pool": "avg"}
+    model = timm.create_model(NAME, **kwargs)
     fit(model, data, TrainConfig(epochs=15, lr=5e-3, batch_size=32), seed=0)
-    found = run(model, data, epochs=2)
+    found = run(model, data, kwargs=kwargs, epochs=2)
     before = evaluate(found.subnet.model, data.val).top1
     for distill in (
         None,

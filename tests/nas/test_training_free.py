@@ -34,8 +34,9 @@ def config(share=0.5) -> SearchConfig:
 
 
 def compress(model, data, settings=None, **arguments) -> SearchResult:
+    kwargs = KWARGS | {"num_classes": model.num_classes}
     arguments = {"axes": axes(model, SPACE)} | arguments
-    return search(model, data, settings or config(), name=NAME, kwargs=KWARGS, **arguments)
+    return search(model, data, settings or config(), name=NAME, kwargs=kwargs, **arguments)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from ofbnas.study.networks import load_subnet
 from ofbnas.table.layout import home
 from ofbnas.table.sharing.manifest import entry_of, parse
 from ofbnas.table.sharing.share import push
-from ofbnas.table.store import read_table
+from ofbnas.table.store import read_history, read_table
 
 
 def test_a_pulled_table_is_the_one_that_was_pushed(small_study, shared, tmp_path):
@@ -247,3 +247,17 @@ def test_an_empty_table_is_not_shared(tmp_path):
     (tmp_path / "study.yaml").write_text("name: x")
     with pytest.raises(InputError, match="no rows yet"):
         push(str(tmp_path), str(tmp_path / "out"), notify=print)
+
+
+def test_histories_are_read_from_a_study_and_from_a_shared_table(small_study, shared, tmp_path):
+    history = read_history(small_study)
+    assert history[["trial", "step"]].to_numpy().tolist() == [
+        [trial, step] for trial in range(4) for step in (1, 2)
+    ]
+    pd.testing.assert_frame_equal(read_history(shared), history)
+    shutil.copytree(shared, tmp_path / "without")
+    (tmp_path / "without" / "history.parquet").unlink()
+    with pytest.raises(InputError, match="holds no histories; expected a study's folder"):
+        read_history(tmp_path / "without")
+    with pytest.raises(InputError, match="no such file or folder"):
+        read_history(tmp_path / "nothing")

@@ -28,7 +28,7 @@ from ofbnas.study.cluster.shared_storage import (
     working_folder,
 )
 from ofbnas.study.cluster.tune_import import tune
-from ofbnas.study.parent import data_of
+from ofbnas.study.images import data_of
 from ofbnas.study.trial import run_trial, write_failure
 from ofbnas.table import store
 from ofbnas.training.events import Callback, Phase

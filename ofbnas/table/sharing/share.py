@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
-import pyarrow as pa
 
 from ofbnas.errors import InputError
 from ofbnas.files import durable
@@ -131,7 +130,7 @@ def collect(
     for _, row in with_weights.iterrows():
         files |= _subnet_files(source, home, row, weights)
     files[layout.COMPACT] = parquet.write(arrow, scratch / layout.COMPACT)
-    history = _history(home)
+    history = store.history_arrow(source)
     if history is not None:
         path = scratch / layout.COMPACT_HISTORY
         files[layout.COMPACT_HISTORY] = parquet.write(history, path)
@@ -226,19 +225,6 @@ def _entry(file: Path, name: str, rows: pd.DataFrame) -> Entry:
             "the file is not the one recorded"
         )
     return entry
-
-
-def _history(home: Path) -> pa.Table | None:
-    """The histories of all trials in one table, None if there are none."""
-    folder = home / layout.HISTORY_FOLDER
-    files = sorted(folder.glob("*.parquet"))
-    compact = home / layout.COMPACT_HISTORY
-    if not files and compact.is_file():
-        files = [compact]
-    if not files:
-        return None
-    parts = [parquet.read(file) for file in files]
-    return pa.concat_tables(parts, promote_options="permissive")
 
 
 def _draw(rows: pd.DataFrame, out: Path, notify: Notify) -> bool:
