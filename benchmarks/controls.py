@@ -7,7 +7,7 @@ trains them like what a search finds.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -23,8 +23,9 @@ from ofbnas.models.bimask import BiMask
 from ofbnas.models.cost import Cost, cost_of, sizes_of
 from ofbnas.models.shrink import load_
 from ofbnas.nas.budget import Budget, choose, option_sizes
-from ofbnas.nas.dynamic import Floats, Ints
+from ofbnas.nas.dynamic import Floats
 from ofbnas.nas.plain import Network
+from ofbnas.nas.proportional import widest
 from ofbnas.nas.run import SearchRun
 from ofbnas.nas.saliency import best_units, taylor
 from ofbnas.training.data import Data, Epoch
@@ -32,7 +33,6 @@ from ofbnas.training.loop import Losses
 
 TRIES = 1_000_000  # of random sizes, before it is said that none lies in the budget
 IDLE = 1e-3  # of the mean saliency of an axis: a unit below is idle
-SHARES = np.linspace(0.01, 1, 397)
 
 
 class NoTaskGradient(SearchRun):
@@ -65,11 +65,6 @@ def cut_to(parent: Network, sizes: Sequence[Size], saliency: Mapping[str, Tensor
     return parent.cut(kept)
 
 
-def uniform(axes: Sequence[Axis], budget: Budget) -> list[Size]:
-    """All axes at the same share of the parent's widths: the largest share within the budget."""
-    return _largest(lambda share: [share] * len(axes), axes, budget)
-
-
 def live_then_uniform(
     axes: Sequence[Axis], budget: Budget, saliency: Mapping[str, Tensor]
 ) -> list[Size]:
@@ -78,7 +73,7 @@ def live_then_uniform(
     for axis in axes:
         of_axis = saliency[axis.name]
         live.append(float((of_axis > IDLE * of_axis.mean()).float().mean()))
-    return _largest(lambda share: [share * part for part in live], axes, budget)
+    return widest(lambda share: [share * part for part in live], axes, budget)
 
 
 def alike(axes: Sequence[Axis], budget: Budget, found: Sequence[Size]) -> list[Size]:
@@ -91,9 +86,7 @@ def alike(axes: Sequence[Axis], budget: Budget, found: Sequence[Size]) -> list[S
         shares.setdefault(axis.kind, []).append(size[0] * size[1] / axis.units)
     means = {kind: float(np.mean(values)) for kind, values in shares.items()}
     highest = max(means.values())
-    return _largest(
-        lambda share: [means[axis.kind] / highest * share for axis in axes], axes, budget
-    )
+    return widest(lambda share: [means[axis.kind] / highest * share for axis in axes], axes, budget)
 
 
 def random_sizes(axes: Sequence[Axis], budget: Budget, seed: int) -> list[Size]:
@@ -124,52 +117,6 @@ def knapsack(axes: Sequence[Axis], budget: Budget, saliency: Mapping[str, Tensor
         (int(choices[pick][0]), int(choices[pick][1]))
         for choices, pick in zip(options, picks, strict=True)
     ]
-
-
-def _largest(
-    shares_at: Callable[[float], list[float]], axes: Sequence[Axis], budget: Budget
-) -> list[Size]:
-    """The most expensive sizes within the budget among those that a single number gives."""
-    options = option_sizes(axes)
-    best: list[Size] = []
-    highest = -1
-    for share in SHARES:
-        sizes = [
-            _nearest(choices, wanted * axis.units)
-            for axis, choices, wanted in zip(axes, options, shares_at(float(share)), strict=True)
-        ]
-        cost = budget.cost.of(sizes)
-        if highest < cost <= budget.window.limit:
-            highest = cost
-            best = sizes
-    if not best:
-        raise RuntimeError(f"no such sizes cost at most {budget.window.limit:,}")
-    return _filled(best, options, budget)
-
-
-def _filled(sizes: list[Size], options: Sequence[Ints], budget: Budget) -> list[Size]:
-    """The sizes with what a coarse grid has left of the budget given to one branch after another.
-
-    Otherwise a rule would lose by the grid, not by being a rule.
-    """
-    filled = list(sizes)
-    for index in range(len(filled) - 1, 0, -1):
-        groups, channels = filled[index]
-        wider = options[index]
-        wider = wider[(wider[:, 0] == groups) & (wider[:, 1] > channels)]
-        for size in map(tuple, wider[:1].tolist()):
-            tried = [*filled[:index], size, *filled[index + 1 :]]
-            if budget.cost.of(tried) <= budget.window.limit:
-                filled = tried
-    return filled
-
-
-def _nearest(choices: Ints, units: float) -> Size:
-    """The option whose number of units is nearest, with as many groups as possible."""
-    distances = np.abs(choices.prod(1) - units)
-    nearest = choices[distances == distances.min()]
-    groups, channels = nearest[nearest[:, 0].argmax()].tolist()
-    return groups, channels
 
 
 RATIO_STEP = 0.05

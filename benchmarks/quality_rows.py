@@ -14,6 +14,7 @@ from ofbnas.nas.budget import Budget
 from ofbnas.nas.compensation import Cut, compensate_
 from ofbnas.nas.images import first_images
 from ofbnas.nas.plain import Network
+from ofbnas.nas.proportional import proportional
 from ofbnas.nas.search import search
 from ofbnas.study.parent import Parent
 from ofbnas.training.data import Data
@@ -102,7 +103,7 @@ def without_task_gradient(case: Case) -> Made:
 
 def uniform(case: Case, saliency: dict[str, Tensor]) -> list[Size]:
     """All axes at the same share."""
-    return controls.uniform(case.parent.axes, case.budget)
+    return proportional(case.parent.axes, case.budget, [1.0] * len(case.parent.axes))
 
 
 def live_then_uniform(case: Case, saliency: dict[str, Tensor]) -> list[Size]:
@@ -133,7 +134,9 @@ def alike(row: str) -> Rule:
 # Rows that start from the sizes of others cost what these cost, and their own training on top.
 ROWS: dict[str, Row] = {
     "default": searched(),
+    "not refined": searched("search.refine.candidates=0"),
     "searched weights": searched("search.decided_weights=searched"),
+    "a quarter as long a search": searched("search.decide_by={epochs: 0.25}"),
     "half as long a search": searched("search.decide_by={epochs: 0.5}"),
     "preset reference": searched("search.preset=reference"),
     "no task gradient to sizes": without_task_gradient,

@@ -12,6 +12,7 @@ from ofbnas.config.presets import with_preset
 from ofbnas.config.renamed import with_current_names
 from ofbnas.config.section import (
     Batches,
+    Candidates,
     EpochsOrNone,
     Length,
     NonNegative,
@@ -162,6 +163,16 @@ class TrainingFreeConfig(Section):
     measured anew after each."""
 
 
+class RefineConfig(Section):
+    """Candidates of the same cost, measured once all axes are decided. It needs no labels."""
+
+    candidates: Candidates = 32
+    """How many are measured beside what was decided, which stays with 0. It has no effect where training goes on
+    from searched weights, nor in a search without training."""
+    images: Batches = 1024
+    """Number of training images: candidates are compensated on one half, and compared on the other."""
+
+
 class SearchConfig(TrainConfig):
     """One search. `preset: reference` starts from the published code's values.
 
@@ -195,6 +206,9 @@ class SearchConfig(TrainConfig):
     parent, cut to the units that were chosen, and compensated; a decision at the end of the run,
     which leaves no time to train, keeps the searched ones. searched: those that were trained under
     the masks, as in the published code."""
+    refine: RefineConfig = RefineConfig()
+    """Whether sizes that were decided compete with others of the same cost, before training goes on
+    from the parent's weights."""
     distill: DistillConfig | None = None
     """Distillation during the search; by default none."""
     importance_weight: RampConfig = RampConfig(start=0.99, end=0.10)

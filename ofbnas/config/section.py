@@ -66,6 +66,7 @@ OpenShare = Annotated[float, Field(gt=0, lt=1), _NUMBER]
 # Kinds of counts, written without a decimal point. A range that sweeps one has whole ends, too.
 Epochs = Annotated[StrictInt, Field(gt=0, le=1_000_000)]
 EpochsOrNone = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
+Candidates = Annotated[StrictInt, Field(ge=0, le=100_000)]
 BatchSize = Annotated[StrictInt, Field(gt=0, le=1_000_000)]
 Batches = Annotated[StrictInt, Field(gt=0, le=1_000_000)]
 Images = Annotated[StrictInt, Field(gt=0, le=10**12)]  # of a data set

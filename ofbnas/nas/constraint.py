@@ -35,6 +35,7 @@ class CostConstraint:
     """What the subnet may cost.
 
     Attributes:
+        budget: What the subnet may cost, with all that follows.
         costs: The costs of the parent's axes, by metric.
         window: What the subnet may cost, from floor to limit.
         note: Why the window reaches further below the budget than the tolerance, or None.
@@ -60,6 +61,7 @@ class CostConstraint:
         self.config = config
         self.metric = config.budget.metric()
         budget = budget_of(model, axes, config.budget)
+        self.budget = budget
         self.costs = budget.costs
         self.cost = budget.cost
         self.full = budget.full

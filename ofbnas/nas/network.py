@@ -16,7 +16,9 @@ from ofbnas.models.shrink import take
 from ofbnas.models.supernet import Supernet
 from ofbnas.nas.compensation import Cut, compensate_
 from ofbnas.nas.decide import Alive
+from ofbnas.nas.images import first_images
 from ofbnas.nas.plain import Network
+from ofbnas.training.data import Data
 from ofbnas.training.recipe import Average, Optimizers, adamw, grad_scaler, weights_optimizer
 
 MIN_GAIN = 0.01  # of a folded mask, where moments are scaled by it
@@ -109,18 +111,22 @@ class ShrinkingNetwork:
         self._renew()
         self._load_moments(held)
 
-    def restart(self, parent: Network, images: Sequence[Tensor]) -> None:
-        """Go on from the parent's own weights, cut to the units that are left and compensated.
+    def restart(self, units: Mapping[str, Tensor], parent: Network, data: Data, seed: int) -> None:
+        """Go on from the parent's own weights, cut to some of its units and compensated.
 
         What the search has trained is dropped: weights, masks, moments and averages.
 
         Args:
+            units: For each axis, which of the parent's units it keeps, [groups, channels].
             parent: The parent.
-            images: Batches to compensate on, [batch, channels, height, width].
+            data: Its training images are compensated on.
+            seed: Of their order.
         """
-        kept = {name: units.to(self.device) for name, units in self.units.items()}
+        self.units = dict(units)
+        kept = {name: left.to(self.device) for name, left in units.items()}
         network = parent.cut(kept)
         cut = Cut(parent.model, parent.axes, network.model, network.axes, network.units)
+        images = first_images(data, self.config.compensation.images, seed)
         compensate_(cut, lambda: images, self.config.compensation.ridge)
         if self.config.drop_path:
             set_drop_path(network.model, self.config.drop_path)

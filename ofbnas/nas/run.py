@@ -22,10 +22,10 @@ from ofbnas.models.tokens import MaskedImageModelling
 from ofbnas.nas.constraint import CostConstraint
 from ofbnas.nas.decisiveness import decisiveness
 from ofbnas.nas.history import supernet_record
-from ofbnas.nas.images import first_images
 from ofbnas.nas.initialize import initialize_
 from ofbnas.nas.network import ShrinkingNetwork
 from ofbnas.nas.plain import Network
+from ofbnas.nas.refine import refined
 from ofbnas.training.batches import Parts, Position
 from ofbnas.training.data import Data
 from ofbnas.training.features import has_classifier
@@ -207,8 +207,9 @@ class SearchRun(Run):
             self._decide_the_rest()
         restarts = self.config.decided_weights == "parent" and num_steps < self.length.steps
         if restarts and not self.network.open_axes():
-            images = first_images(self.data, self.config.compensation.images, self.seed)
-            self.network.restart(self.parent, images)
+            start = (self.parent, self.data, self.config, self.seed)
+            units = refined(self.network.units, self.constraint.budget, *start)
+            self.network.restart(units, self.parent, self.data, self.seed)
         return records
 
     def projected_metrics(self) -> dict[str, float]:
