@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ofbnas.files.untrusted import in_markdown
 from ofbnas.files.weights import WEIGHTS, file_sha256
 from ofbnas.models import subnet as subnets
+from ofbnas.models.stock import stock_args
 from ofbnas.models.subnet import Subnet
+from ofbnas.models.subnet_config import Images
 from ofbnas.table.columns import Row, comparable
+from ofbnas.training.data import Data
 
 
 def save_subnet(
@@ -16,8 +21,16 @@ def save_subnet(
     folder: Path,
     trial: int,
     row: Row,
+    data: Data,
 ) -> tuple[Path, str]:
     """Save a trial's subnet in a folder of its own.
+
+    Args:
+        subnet: The subnet.
+        folder: The study's.
+        trial: The trial's number.
+        row: What is known of the trial.
+        data: The images that it was trained on.
 
     Returns:
         The file of its weights, and the file's SHA-256.
@@ -28,12 +41,19 @@ def save_subnet(
     for _ in range(2):
         path = subnet_folder(folder, subnet.architecture.id, trial)
         weights = path / WEIGHTS
-        card = _card(subnet, row, path.name)
+        card = card_of(subnet, row.values())
         try:
-            return weights, subnets.save(subnet, path, card=card)
+            return weights, subnets.save(subnet, path, card=card, images=images_of(data))
         except FileExistsError:
             continue
     return weights, file_sha256(weights)
+
+
+def images_of(data: Data) -> Images:
+    """How a data set prepares images for a model."""
+    if data.resizing is None:
+        return Images(data.mean, data.std)
+    return Images(data.mean, data.std, *data.resizing)
 
 
 def subnet_folder(folder: Path, arch_id: str, trial: int) -> Path:
@@ -47,15 +67,20 @@ def subnet_folder(folder: Path, arch_id: str, trial: int) -> Path:
     return path
 
 
-def _card(subnet: Subnet, row: Row, name: str) -> str:
-    """README.md of a saved subnet."""
+def card_of(subnet: Subnet, values: Mapping[str, Any], address: str = "local-dir:.") -> str:
+    """README.md of a saved subnet.
+
+    Args:
+        subnet: The subnet.
+        values: Its row's values by column.
+        address: timm's name of the place where it is.
+    """
     lines = []
     for axis, (groups, channels) in subnet.architecture.sizes.items():
         lines.append(f"| {axis} | {groups} | {channels} |")
     widths = "\n".join(lines)
-    values = row.values()
     share = values["gmacs"] / values["parent_gmacs"]
-    column = "top1" if row.top1 is not None else "knn_top1"
+    column = "top1" if values["top1"] is not None else "knn_top1"
     quality = comparable()[column].short
     return f"""---
 library_name: timm
@@ -65,19 +90,39 @@ tags: [image-classification, timm, ofbnas]
 
 | | subnet | parent |
 |---|---|---|
-| {quality} on {in_markdown(row.dataset)}, % | {values[column]:.2f} | {values[f"parent_{column}"]:.2f} |
+| {quality} on {in_markdown(values["dataset"])}, % | {values[column]:.2f} | {values[f"parent_{column}"]:.2f} |
 | GMACs | {values["gmacs"]:.6g} | {values["parent_gmacs"]:.6g} |
 | parameters | {values["params"]:,} | {values["parent_params"]:,} |
 
-Found by ofbnas in trial {row.trial} of study {in_markdown(row.study)}. It is a plain timm model:
+Found by ofbnas in trial {values["trial"]} of study {in_markdown(values["study"])}.
 
-```python
-import ofbnas
-
-model = ofbnas.load_subnet(".", "{subnet.architecture.id}")  # in this folder; {name} in the study
-```
+{_how_to_load(subnet, address)}
 
 | axis | groups (heads) | channels |
 |---|---|---|
 {widths}
 """
+
+
+def _how_to_load(subnet: Subnet, address: str) -> str:
+    """The card's paragraphs on loading the network."""
+    create = f'model = timm.create_model("{address}", pretrained=True)'
+    if stock_args(subnet.architecture, subnet.model) is not None:
+        return f"""timm makes it from its own arguments:
+
+```python
+import timm
+
+{create}
+```"""
+    return f"""With ofbnas installed, timm makes it like any other model:
+
+```python
+import ofbnas.timm  # tells timm how
+import timm
+
+{create}
+```
+
+Without ofbnas, `load.py` beside the weights makes it with timm alone:
+`from load import load; model = load()`."""
