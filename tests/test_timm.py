@@ -13,6 +13,7 @@ import torch
 from contracts import MEMBERS, cut, images_for, make
 from safetensors.torch import load_file, save_file
 from test_branches import KINDS
+from test_stock import cut as cut_alike
 from timm.data import resolve_data_config
 from torch import nn
 
@@ -149,20 +150,28 @@ def test_by_itself_it_is_no_model():
 
 @pytest.mark.slow
 def test_load_py_needs_no_ofbnas(small, folder):
-    """In a process of its own, in which ofbnas cannot be imported."""
+    """In a process of its own, in which ofbnas cannot be imported; nor does timm, for blocks alike."""
+    made = cut_alike()
+    save(made, folder / "alike")
     images = images_for(small)
     with torch.no_grad():
         save_file({"images": images, "outputs": small(images)}, folder / "expected.st")
+        some = images_for(made.model)
+        save_file({"images": some, "outputs": made.model(some)}, folder / "alike" / "expected.st")
     program = """
 import sys
 sys.modules["ofbnas"] = None
-import torch
+import timm, torch
 from safetensors.torch import load_file
 from load import load
 
 expected = load_file("expected.st")
 with torch.no_grad():
     assert torch.equal(load()(expected["images"]), expected["outputs"])
+expected = load_file("alike/expected.st")
+stock = timm.create_model("local-dir:alike", pretrained=True).eval()
+with torch.no_grad():
+    assert torch.equal(stock(expected["images"]), expected["outputs"])
 try:
     import ofbnas
 except ImportError:

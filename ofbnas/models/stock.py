@@ -26,7 +26,7 @@ def stock_args(architecture: Architecture, model: nn.Module) -> dict[str, Any] |
     Returns:
         The arguments, or None where timm has none for it.
     """
-    changed = _alike(architecture.sizes)
+    changed = alike(architecture.sizes)
     if changed is None:
         return None
     arguments = {**architecture.kwargs, **changed}
@@ -41,7 +41,7 @@ def stock_args(architecture: Architecture, model: nn.Module) -> dict[str, Any] |
     return arguments if same else None
 
 
-def _alike(sizes: Sizes) -> dict[str, Any] | None:
+def alike(sizes: Sizes) -> dict[str, Any] | None:
     """The arguments of timm's Vision Transformers for sizes that all blocks have alike, or None."""
     attentions = {size for name, size in sizes.items() if name.endswith(".attn")}
     hidden = {size for name, size in sizes.items() if name.endswith(".mlp")}
@@ -59,8 +59,8 @@ def _alike(sizes: Sizes) -> dict[str, Any] | None:
 def _ratio(units: int, embedding: int) -> float:
     """The ratio of hidden units to the embedding that timm's `int(embedding * ratio)` undoes.
 
-    >>> _ratio(96, 32), int(49 * _ratio(29, 49))
-    (3.0, 29)
+    >>> _ratio(96, 32), int(11 * _ratio(15, 11))
+    (3.0, 15)
     """
     ratio = units / embedding
     # Rounding may leave the product a hair below the whole number, which `int` then cuts off.
