@@ -11,7 +11,7 @@ from torch import nn
 from ofbnas.errors import InputError
 from ofbnas.files.untrusted import inside
 from ofbnas.files.weights import CONFIG
-from ofbnas.models.subnet import load
+from ofbnas.models.subnet import Subnet, load
 from ofbnas.table.layout import weights_file
 from ofbnas.table.query import find
 from ofbnas.table.store import read_table
@@ -38,6 +38,19 @@ def load_subnet(source: Path | str, arch_id: str) -> nn.Module:
             )
         return subnet.model
 
+    return find_subnet(source, arch_id)[0].model
+
+
+def find_subnet(source: Path, arch_id: str) -> tuple[Subnet, pd.Series[Any]]:
+    """The network of an architecture in a table, and its row.
+
+    Args:
+        source: A study's folder, or a table's file or folder beside its weights.
+        arch_id: The architecture's id, or an unambiguous beginning of it.
+
+    Raises:
+        InputError: As for `load_subnet`.
+    """
     row = find(read_table(source), arch_id)
     folder = _folder_of(row, source)
     subnet = load(folder, row["weights_sha256"])
@@ -45,7 +58,7 @@ def load_subnet(source: Path | str, arch_id: str) -> nn.Module:
         raise InputError(
             f"{folder}: holds architecture {subnet.architecture.id}, expected {row['arch_id']}"
         )
-    return subnet.model
+    return subnet, row
 
 
 def _folder_of(row: pd.Series[Any], source: Path) -> Path:

@@ -15,6 +15,9 @@ from ofbnas.models.subnet_config import Images
 from ofbnas.table.columns import Row, comparable
 from ofbnas.training.data import Data
 
+# What of a row its network's card needs.
+CARD_COLUMNS = ("study", "trial", "dataset", "gmacs", "parent_gmacs", "params", "parent_params")
+
 
 def save_subnet(
     subnet: Subnet,
@@ -72,7 +75,7 @@ def card_of(subnet: Subnet, values: Mapping[str, Any], address: str = "local-dir
 
     Args:
         subnet: The subnet.
-        values: Its row's values by column.
+        values: Its row's values by column; none of `CARD_COLUMNS` is None.
         address: timm's name of the place where it is.
     """
     lines = []
@@ -80,8 +83,10 @@ def card_of(subnet: Subnet, values: Mapping[str, Any], address: str = "local-dir
         lines.append(f"| {axis} | {groups} | {channels} |")
     widths = "\n".join(lines)
     share = values["gmacs"] / values["parent_gmacs"]
-    column = "top1" if values["top1"] is not None else "knn_top1"
+    column = "top1" if values.get("top1") is not None else "knn_top1"
     quality = comparable()[column].short
+    reached = _percent(values.get(column))
+    of_parent = _percent(values.get(f"parent_{column}"))
     return f"""---
 library_name: timm
 tags: [image-classification, timm, ofbnas]
@@ -90,7 +95,7 @@ tags: [image-classification, timm, ofbnas]
 
 | | subnet | parent |
 |---|---|---|
-| {quality} on {in_markdown(values["dataset"])}, % | {values[column]:.2f} | {values[f"parent_{column}"]:.2f} |
+| {quality} on {in_markdown(values["dataset"])}, % | {reached} | {of_parent} |
 | GMACs | {values["gmacs"]:.6g} | {values["parent_gmacs"]:.6g} |
 | parameters | {values["params"]:,} | {values["parent_params"]:,} |
 
@@ -102,6 +107,11 @@ Found by ofbnas in trial {values["trial"]} of study {in_markdown(values["study"]
 |---|---|---|
 {widths}
 """
+
+
+def _percent(value: float | None) -> str:
+    """A percentage for a table's cell, which is empty where it was not measured."""
+    return "" if value is None else f"{value:.2f}"
 
 
 def _how_to_load(subnet: Subnet, address: str) -> str:
