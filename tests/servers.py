@@ -186,13 +186,16 @@ def git_oid(data: bytes) -> str:
 
 
 class HubApi(Handler):
-    """A stand-in for the Hugging Face Hub: the parts of its HTTP API that are used for data sets.
+    """A stand-in for the Hugging Face Hub: the parts of its HTTP API that are used.
 
     Repositories have one branch. What ends on .parquet, .safetensors or .png is stored as LFS objects.
     """
 
     def repo(self) -> tuple[str, dict[str, bytes] | None]:
-        name = re.search(r"datasets/([\w.-]+/[\w-]+)", self.path)[1]
+        # Addresses of files of models have nothing before the owner.
+        name = re.search(r"(?:datasets/|models/|^/(?!api/|datasets/))([\w.-]+/[\w-]+)", self.path)[
+            1
+        ]
         return name, self.server.repos.get(name)
 
     def do_POST(self) -> None:
@@ -207,7 +210,8 @@ class HubApi(Handler):
             name = f"{asked['organization']}/{asked['name']}"
             known = name in self.server.repos
             self.server.repos.setdefault(name, {})
-            self.answer(409 if known else 200, {"url": f"{self.server.url}/datasets/{name}"})
+            home = "datasets/" if asked.get("type") == "dataset" else ""
+            self.answer(409 if known else 200, {"url": f"{self.server.url}/{home}{name}"})
         elif self.repo()[1] is None:
             self.answer(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
         elif "/preupload/" in path:
@@ -246,11 +250,11 @@ class HubApi(Handler):
         name, held = self.repo()
         if held is None:
             self.answer(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
-        elif path.startswith(f"/api/datasets/{name}/tree/"):
+        elif path.startswith((f"/api/datasets/{name}/tree/", f"/api/models/{name}/tree/")):
             folder = unquote(path.split("/tree/")[1]).partition("/")[2]
             below = [file for file in held if file.startswith(f"{folder}/" if folder else "")]
             self.answer(200, [self.info(file) for file in below])
-        elif path.startswith("/api/datasets/"):
+        elif path.startswith(("/api/datasets/", "/api/models/")):
             self.answer(
                 200,
                 {"id": name, "sha": self.server.sha, "siblings": [], "tags": [], "private": False},

@@ -10,13 +10,19 @@ import typer
 from ofbnas.cli.output import Json, print_json, print_table, say
 
 app = typer.Typer(
-    name="arch", no_args_is_help=True, help="List and show the architectures of a table."
+    name="arch",
+    no_args_is_help=True,
+    help="List, show and publish the architectures of a table.",
 )
 Table = Annotated[
     Path, typer.Argument(help="A study's folder or a .parquet file.", metavar="TABLE")
 ]
 
 COLUMNS = ["arch_id", "trial", "model", "gmacs", "params", "top1", "val_top1"]
+
+Arch = Annotated[
+    str, typer.Option("--arch", help="Id of the architecture, or its beginning.", metavar="ID")
+]
 
 
 @app.command("list")
@@ -61,9 +67,7 @@ def list_architectures(
 @app.command()
 def show(
     table: Table,
-    arch: Annotated[
-        str, typer.Option("--arch", help="Id of the architecture, or its beginning.", metavar="ID")
-    ],
+    arch: Arch,
     as_json: Json = False,
 ) -> None:
     """Show everything that a table has about one architecture.
@@ -91,6 +95,28 @@ def show(
     for index, block in enumerate(architecture["blocks"]):
         blocks.append({"block": index, **block})
     print_table(["block", "heads", "head_size", "mlp"], blocks)
+
+
+@app.command()
+def push(
+    table: Table,
+    target: Annotated[str, typer.Argument(help="hf://models/OWNER/NAME.", metavar="TARGET")],
+    arch: Arch,
+    as_json: Json = False,
+) -> None:
+    """Upload one network as a model of the Hugging Face Hub, which timm loads by its name.
+
+    A new repository gets the default visibility of its owner, usually public.
+
+    Example: ofbnas arch push runs/digits hf://models/OWNER/NAME --arch 4f1c
+    """
+    from ofbnas.study.publish import publish
+
+    name = publish(table, arch, target, lambda line: say(line, err=True))
+    if as_json:
+        print_json({"target": target, "timm": name})
+        return
+    say(f'{target}: timm.create_model("{name}", pretrained=True) loads it')
 
 
 def _sizes(sizes: list[int]) -> str:

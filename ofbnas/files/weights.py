@@ -15,7 +15,10 @@ from ofbnas.files.untrusted import check_regular, visible
 # The files of a saved subnet's folder.
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-SUBNET_FILES = (CONFIG, WEIGHTS, "README.md")
+CARD = "README.md"
+LOADER = "load.py"
+# Those that are shared with a table: never code.
+SUBNET_FILES = (CONFIG, WEIGHTS, CARD)
 OTHER = "the weights belong to another architecture"
 MAX_LISTED = 3  # differing tensors in an error message
 MAX_SHOWN = 120  # characters of a tensor's name in an error message

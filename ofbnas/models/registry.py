@@ -14,6 +14,7 @@ from torch import nn
 from ofbnas.errors import InputError
 from ofbnas.models.axes import KEYS, all_families, axes, family_of
 from ofbnas.models.cost import cost_of, least_sizes, sizes_of
+from ofbnas.models.subnet_config import ENTRY_POINT
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def names(pattern: str = "*") -> list[str]:
     Raises:
         InputError: It matches none.
     """
-    matching: list[str] = timm.list_models(pattern)
+    # The entry point of subnets is no model by itself; `ofbnas.timm` registers it.
+    matching: list[str] = timm.list_models(pattern, exclude_filters=ENTRY_POINT)
     if not matching:
         raise InputError(
             f"no model of timm {timm.__version__} is named {pattern}; try a pattern such as 'deit*'"

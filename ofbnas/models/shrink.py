@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ofbnas.models.axes import Axis, Binding, all_bindings, at_sizes, is_part, remove_branches_
 from ofbnas.models.axes.axis import Shape, parts_gone
+from ofbnas.models.axes.features import set_feature_widths_
 
 Kept = Mapping[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
@@ -136,6 +137,27 @@ def bare_copy(module: Module) -> Module:
     return copy.deepcopy(module, memo)
 
 
+def cut_to(
+    model: nn.Module,
+    axes: Sequence[Axis],
+    sizes: Mapping[str, tuple[int, int]],
+) -> nn.Module:
+    """A copy of a model at other sizes, with the first units of each axis.
+
+    Args:
+        model: The model.
+        axes: Its axes at their present sizes.
+        sizes: Axis name to (groups, channels).
+    """
+    kept: dict[str, Tensor] = {}
+    for axis in axes:
+        groups, channels = sizes[axis.name]
+        units = torch.arange(axis.units).view(axis.size)
+        kept[axis.name] = units[:groups, :channels]
+    tensors = take(dict(model.named_parameters()), axes, kept)
+    return with_tensors(model, at_sizes(axes, sizes), tensors)
+
+
 def load_(
     model: nn.Module,
     axes: Sequence[Axis],
@@ -166,12 +188,10 @@ def load_(
             length = binding.length(axis.size)
             setattr(module, leaf, buffer.narrow(binding.dim, 0, length))
 
-    for axis in axes:
-        for path, value in axis.attributes:
-            module, leaf = _owner(model, path)
-            groups, channels = axis.size
-            setattr(module, leaf, value(groups, channels))
-    _update_shapes(model)
+    for path, value in attributes_of(model, axes).items():
+        module, leaf = _owner(model, path)
+        setattr(module, leaf, value)
+    set_feature_widths_(model, axes)
 
 
 def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
@@ -180,17 +200,28 @@ def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
     return model.get_submodule(".".join(owner)), leaf
 
 
-def _update_shapes(model: nn.Module) -> None:
-    """Set the widths that torch's layers state to those of their weights."""
-    for module in model.modules():
+def attributes_of(model: nn.Module, axes: Iterable[Axis]) -> dict[str, Any]:
+    """All plain attributes of a model's modules that hold its widths, by their dotted names.
+
+    Args:
+        model: A model whose tensors have the axes' sizes.
+        axes: Its axes at their present sizes.
+    """
+    attributes: dict[str, Any] = {}
+    for axis in axes:
+        groups, channels = axis.size
+        for path, value in axis.attributes:
+            attributes[path] = value(groups, channels)
+    for name, module in model.named_modules():
         if hasattr(module, "normalized_shape"):  # LayerNorm, RmsNorm
-            shape = tuple(module.get_parameter("weight").shape)
-            module.normalized_shape = shape  # type: ignore[assignment]
+            attributes[f"{name}.normalized_shape"] = tuple(module.get_parameter("weight").shape)
         match module:
             case nn.Linear():
-                module.out_features, module.in_features = module.weight.shape
+                attributes[f"{name}.out_features"] = module.weight.shape[0]
+                attributes[f"{name}.in_features"] = module.weight.shape[1]
             case nn.Conv2d():
-                module.out_channels = module.weight.shape[0]
+                attributes[f"{name}.out_channels"] = module.weight.shape[0]
+    return attributes
 
 
 def shapes_at(

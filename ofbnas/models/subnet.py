@@ -8,32 +8,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ofbnas.errors import InputError
 from ofbnas.files import durable
-from ofbnas.files.documents import MAX_BYTES, parse_json, read_text
-from ofbnas.files.untrusted import check_arch_id, check_regular, visible
-from ofbnas.files.weights import CONFIG, WEIGHTS, Stored, check_weights, file_sha256
+from ofbnas.files.documents import MAX_BYTES
+from ofbnas.files.untrusted import check_regular, visible
+from ofbnas.files.weights import CARD, CONFIG, LOADER, WEIGHTS, Stored, check_weights, file_sha256
+from ofbnas.models import load_alone
 from ofbnas.models.architecture import Architecture, Sizes
 from ofbnas.models.axes import Axis, at_sizes, check_sizes
 from ofbnas.models.axes import axes as axes_of
 from ofbnas.models.axes.axis import shapes_of
 from ofbnas.models.create import MetaModel, on_meta
 from ofbnas.models.shrink import load_, shapes_at
+from ofbnas.models.subnet_config import (
+    Images,
+    Units,
+    describe,
+    pretrained_cfg_of,
+    read_description,
+)
 
-FORMAT = 1
 # The size of a file of weights limits the memory that its model may take beside the weights: for
 # buffers, and for what these are computed from. Of timm's models, BEiT-L at 512 pixels needs most,
 # 1.4 GB for 1.2 GB of parameters; a subnet of it has a fraction of these parameters.
 WORK = 2**30  # bytes that every model may take
 WORK_PER_BYTE = 16  # bytes more for each byte of weights
 UNITS_PER_BYTE = 1 / 16  # bytes of the list of kept units for each byte of weights
-
-Units = Mapping[str, list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -56,15 +61,18 @@ def save(
     folder: Path,
     *,
     card: str = "",
+    images: Images | None = None,
 ) -> str:
-    """Write config.json, model.safetensors and README.md into a folder that does not exist yet.
+    """Write a subnet's files into a folder that does not exist yet.
 
-    The folder appears with all its files or not at all.
+    They are config.json, model.safetensors, README.md, and load.py, which loads the subnet without
+    ofbnas. The folder appears with all of them or not at all.
 
     Args:
         subnet: The subnet to save.
         folder: The folder to make.
         card: Text of README.md.
+        images: How its images are prepared; by default as for the parent.
 
     Returns:
         SHA-256 of the weights' file.
@@ -74,28 +82,18 @@ def save(
     """
     if folder.exists():
         raise FileExistsError(folder)
+    config = describe(subnet.architecture, subnet.model, subnet.units, images or Images())
     beside = durable.temporary_path(folder)
     durable.make_folder(beside)
     try:
-        architecture = subnet.architecture.to_json()
-        config = {
-            "architecture": architecture["model"],
-            "num_classes": subnet.architecture.kwargs.get("num_classes"),
-            "model_args": architecture["kwargs"],
-            "ofbnas": {
-                "format": FORMAT,
-                "arch_id": subnet.architecture.id,
-                "sizes": architecture["sizes"],
-                "units": subnet.units,
-            },
-        }
         text = json.dumps(config, indent=1) + "\n"
         (beside / CONFIG).write_text(text, encoding="utf-8")
         tensors: dict[str, Tensor] = {}
         for name, tensor in subnet.model.state_dict().items():
             tensors[name] = tensor.detach().cpu().contiguous()
         save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
-        (beside / "README.md").write_text(card, encoding="utf-8")
+        (beside / CARD).write_text(card, encoding="utf-8")
+        shutil.copyfile(load_alone.__file__, beside / LOADER)
         sha256 = file_sha256(beside / WEIGHTS)
         durable.rename(beside, folder)
     except BaseException:  # an interrupt, too: nothing half-written stays
@@ -123,7 +121,7 @@ def load(folder: Path, sha256: str | None = None) -> Subnet:
     # Units grow with the model, so larger weights allow a larger description.
     num_bytes = weights.stat().st_size if weights.exists() else 0
     limit = MAX_BYTES + int(UNITS_PER_BYTE * num_bytes)
-    described = _read_description(config, limit)
+    described = read_description(config, limit)
     if not weights.exists():
         raise InputError(f"{weights}: no such file; the weights of this subnet are not here")
     if sha256 is not None:
@@ -141,61 +139,10 @@ def load(folder: Path, sha256: str | None = None) -> Subnet:
             f"{config}: says that it is {described.arch_id}, "
             f"but its model and sizes make {architecture.id}"
         )
+    pretrained_cfg: Any = pretrained_cfg_of(model, described.images)
+    model.pretrained_cfg = pretrained_cfg
+    model.default_cfg = pretrained_cfg  # an older name, which timm keeps
     return Subnet(architecture, model.eval(), described.units)
-
-
-class _Description(NamedTuple):
-    """What a subnet's config.json says it is.
-
-    Attributes:
-        architecture: Its architecture.
-        units: For each axis, which of the parent's units it kept.
-        arch_id: The id that it claims.
-    """
-
-    architecture: Architecture
-    units: Units
-    arch_id: str
-
-
-def _read_description(config: Path, limit: int) -> _Description:
-    """What a subnet's config.json says it is.
-
-    Args:
-        config: The file.
-        limit: Most bytes that it may have.
-
-    Raises:
-        InputError: There is no such file, or it does not describe a subnet.
-    """
-    try:
-        text = read_text(config, "the description of a subnet", limit)
-    except FileNotFoundError:
-        raise InputError(f"{config}: no such file; expected the folder of a subnet") from None
-    value = parse_json(text, f"{config}: does not describe a subnet", limit)
-    match value:
-        case {"ofbnas": {"format": int(version)}} if version > FORMAT:
-            raise InputError(
-                f"{config}: has format {version}, this ofbnas reads up to {FORMAT}: upgrade ofbnas"
-            )
-        case {
-            "architecture": str(model),
-            "model_args": dict(kwargs),
-            "ofbnas": {
-                "format": int(),
-                "arch_id": arch_id,
-                "sizes": dict(sizes),
-                "units": dict(units),
-            },
-        }:
-            architecture = Architecture.from_json(
-                {"model": model, "kwargs": kwargs, "sizes": sizes}
-            )
-            return _Description(architecture, units, check_arch_id(arch_id, config))
-    raise InputError(
-        f"{config}: does not describe a subnet: expected architecture, model_args, "
-        "and ofbnas with format, arch_id, sizes and units"
-    )
 
 
 def build(

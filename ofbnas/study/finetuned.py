@@ -214,7 +214,7 @@ def run_finetuning(
     row = replace(row, device=device_name(data.device), **measured)
     if shard().rank != 0:
         return row
-    weights, sha256 = save_subnet(tuned, folder, trial, row)
+    weights, sha256 = save_subnet(tuned, folder, trial, row, data)
     seconds = clock.seconds()
     gpus = shard().world if data.device.type == "cuda" else 0
     row = replace(

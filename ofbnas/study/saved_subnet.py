@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ofbnas.files.untrusted import in_markdown
 from ofbnas.files.weights import WEIGHTS, file_sha256
 from ofbnas.models import subnet as subnets
+from ofbnas.models.stock import stock_args
 from ofbnas.models.subnet import Subnet
+from ofbnas.models.subnet_config import Images
 from ofbnas.table.columns import Row, comparable
+from ofbnas.training.data import Data
+
+# What of a row its network's card needs.
+CARD_COLUMNS = ("study", "trial", "dataset", "gmacs", "parent_gmacs", "params", "parent_params")
 
 
 def save_subnet(
@@ -16,8 +24,16 @@ def save_subnet(
     folder: Path,
     trial: int,
     row: Row,
+    data: Data,
 ) -> tuple[Path, str]:
     """Save a trial's subnet in a folder of its own.
+
+    Args:
+        subnet: The subnet.
+        folder: The study's.
+        trial: The trial's number.
+        row: What is known of the trial.
+        data: The images that it was trained on.
 
     Returns:
         The file of its weights, and the file's SHA-256.
@@ -28,12 +44,19 @@ def save_subnet(
     for _ in range(2):
         path = subnet_folder(folder, subnet.architecture.id, trial)
         weights = path / WEIGHTS
-        card = _card(subnet, row, path.name)
+        card = card_of(subnet, row.values())
         try:
-            return weights, subnets.save(subnet, path, card=card)
+            return weights, subnets.save(subnet, path, card=card, images=images_of(data))
         except FileExistsError:
             continue
     return weights, file_sha256(weights)
+
+
+def images_of(data: Data) -> Images:
+    """How a data set prepares images for a model."""
+    if data.resizing is None:
+        return Images(data.mean, data.std)
+    return Images(data.mean, data.std, *data.resizing)
 
 
 def subnet_folder(folder: Path, arch_id: str, trial: int) -> Path:
@@ -47,22 +70,26 @@ def subnet_folder(folder: Path, arch_id: str, trial: int) -> Path:
     return path
 
 
-def _card(subnet: Subnet, row: Row, name: str) -> str:
-    """README.md of a saved subnet."""
+def card_of(subnet: Subnet, values: Mapping[str, Any], address: str = "local-dir:.") -> str:
+    """README.md of a saved subnet.
+
+    Args:
+        subnet: The subnet.
+        values: Its row's values by column; none of `CARD_COLUMNS` is None.
+        address: timm's name of the place where it is.
+    """
     lines = []
     for axis, (groups, channels) in subnet.architecture.sizes.items():
         lines.append(f"| {axis} | {groups} | {channels} |")
     widths = "\n".join(lines)
-    values = row.values()
     share = values["gmacs"] / values["parent_gmacs"]
-    column = "top1" if row.top1 is not None else "knn_top1"
+    column = "top1" if values.get("top1") is not None else "knn_top1"
     quality = comparable()[column].short
-    parent_quality = values[f"parent_{column}"]
-    # Unknown where the network learned other images than its parent.
-    of_parent = "-" if parent_quality is None else f"{parent_quality:.2f}"
-    found = f"Found by ofbnas in trial {row.trial} of study {in_markdown(row.study)}."
-    if row.from_arch_id is not None:
-        found = f"Found by ofbnas as {row.from_arch_id}, and fine-tuned."
+    reached = _percent(values.get(column))
+    of_parent = _percent(values.get(f"parent_{column}"))  # other images than its: unknown
+    found = f"Found by ofbnas in trial {values['trial']} of study {in_markdown(values['study'])}."
+    if values.get("from_arch_id") is not None:
+        found = f"Found by ofbnas as {values['from_arch_id']}, and fine-tuned."
     return f"""---
 library_name: timm
 tags: [image-classification, timm, ofbnas]
@@ -71,19 +98,44 @@ tags: [image-classification, timm, ofbnas]
 
 | | subnet | parent |
 |---|---|---|
-| {quality} on {in_markdown(row.dataset)}, % | {values[column]:.2f} | {of_parent} |
+| {quality} on {in_markdown(values["dataset"])}, % | {reached} | {of_parent} |
 | GMACs | {values["gmacs"]:.6g} | {values["parent_gmacs"]:.6g} |
 | parameters | {values["params"]:,} | {values["parent_params"]:,} |
 
-{found} It is a plain timm model:
+{found}
 
-```python
-import ofbnas
-
-model = ofbnas.load_subnet(".", "{subnet.architecture.id}")  # in this folder; {name} in the study
-```
+{_how_to_load(subnet, address)}
 
 | axis | groups (heads) | channels |
 |---|---|---|
 {widths}
 """
+
+
+def _percent(value: float | None) -> str:
+    """A percentage for a table's cell, which is empty where it was not measured."""
+    return "" if value is None else f"{value:.2f}"
+
+
+def _how_to_load(subnet: Subnet, address: str) -> str:
+    """The card's paragraphs on loading the network."""
+    create = f'model = timm.create_model("{address}", pretrained=True)'
+    if stock_args(subnet.architecture, subnet.model) is not None:
+        return f"""timm makes it from its own arguments:
+
+```python
+import timm
+
+{create}
+```"""
+    return f"""With ofbnas installed, timm makes it like any other model:
+
+```python
+import ofbnas.timm  # tells timm how
+import timm
+
+{create}
+```
+
+Without ofbnas, `load.py` beside the weights makes it with timm alone:
+`from load import load; model = load()`."""

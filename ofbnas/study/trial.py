@@ -186,7 +186,7 @@ class Stages:
             return row
         if self.config.latency is not None:
             row = replace(row, **latency(subnet.model, self.parent.model, self.config.latency))
-        weights, sha256 = save_subnet(subnet, folder, row.trial, row)
+        weights, sha256 = save_subnet(subnet, folder, row.trial, row, data)
         store.write_history(folder, row.trial, result.history)
         seconds = clock.seconds()
         if gpus is None:

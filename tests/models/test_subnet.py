@@ -42,6 +42,7 @@ def test_a_saved_subnet_comes_back_bit_for_bit(subnet, images, tmp_path):
     assert sorted(f.name for f in (tmp_path / "a").iterdir()) == [
         "README.md",
         "config.json",
+        "load.py",
         "model.safetensors",
     ]
 
@@ -138,14 +139,22 @@ def other_weights(folder):
             "other axes than the model: embed",
         ),
         (break_config(lambda c: c["ofbnas"].update(format=99)), "upgrade ofbnas"),
-        (break_config(lambda c: c.update(architecture="vit_none")), "unknown to timm"),
-        (break_config(lambda c: c["model_args"].update(nonsense=1)), "timm cannot make"),
+        (break_config(lambda c: c["ofbnas"].update(model="vit_none")), "unknown to timm"),
+        (break_config(lambda c: c["ofbnas"]["kwargs"].update(nonsense=1)), "timm cannot make"),
         (
-            break_config(lambda c: c.update(architecture=5)),
-            "expected architecture, model_args, and ofbnas with format",
+            break_config(lambda c: c["ofbnas"].update(model=5)),
+            "expected pretrained_cfg, and ofbnas with format",
         ),
         (
-            break_config(lambda c: c["model_args"].update(drop_rate=float("inf"))),
+            break_config(lambda c: c.pop("pretrained_cfg")),
+            "expected pretrained_cfg, and ofbnas with format",
+        ),
+        (
+            break_config(lambda c: c["pretrained_cfg"].update(mean=["0.5"])),
+            "pretrained_cfg is not one of timm: expected mean and std",
+        ),
+        (
+            break_config(lambda c: c["ofbnas"]["kwargs"].update(drop_rate=float("inf"))),
             "Infinity is not a number of JSON",
         ),
         (

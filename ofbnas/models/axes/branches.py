@@ -111,6 +111,32 @@ def remove_branches_(model: nn.Module, axes: Iterable[Axis]) -> None:
             _replace(model, block_name, PassedOver(branches))
 
 
+def stand_ins_of(model: nn.Module) -> dict[str, str]:
+    """What stands for the branches that a model has lost, by the names of what is gone.
+
+    Returns:
+        "zeros" for an attention or an MLP; "same" for a norm or a block, which gives what it is
+        given; "one" for a parameter that scaled a branch.
+    """
+    stand_ins: dict[str, str] = {}
+    for name, module in model.named_modules():
+        outer, _, kind = name.rpartition(".")
+        if outer in stand_ins:  # a part of a block that is passed over
+            continue
+        if isinstance(module, PassedOver):
+            stand_ins[name] = "same"
+        elif isinstance(module, Zeros):
+            stand_ins[name] = "zeros"
+            block = model.get_submodule(outer)
+            for part in BESIDE[kind]:
+                stands_for = getattr(block, part, None)
+                if isinstance(stands_for, nn.Module):
+                    stand_ins[f"{outer}.{part}"] = "same"
+                elif stands_for is not None:
+                    stand_ins[f"{outer}.{part}"] = "one"
+    return stand_ins
+
+
 def _replace(model: nn.Module, path: str, stands_for: nn.Module) -> None:
     """Replace a module, or a parameter that scales a branch, which a plain 1 stands for."""
     owner_name, _, name = path.rpartition(".")

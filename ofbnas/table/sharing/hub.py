@@ -1,4 +1,4 @@
-"""A shared table in a dataset repository of the Hugging Face Hub."""
+"""A repository of the Hugging Face Hub: a dataset with a shared table, or a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import unquote
 
 from ofbnas.errors import InputError, TransferError, one_line
@@ -14,7 +14,7 @@ from ofbnas.table.sharing.manifest import Entry
 from ofbnas.table.sharing.place import CHUNK, GB, Notify, Readable, file_line
 
 ADDRESS = re.compile(
-    r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/@]+))?(/(?P<folder>[^@]+))?"
+    r"hf://(?P<kind>dataset|model)s/(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/@]+))?(/(?P<folder>[^@]+))?"
 )
 
 # More weights than this are split into several commits, so that less is sent again after a failure.
@@ -25,10 +25,22 @@ PATHS_PER_REQUEST = 500
 BLOCK = 8 * CHUNK  # bytes of one request
 
 
-class Hub:
-    """A dataset repository or a folder in one; the token is HF_TOKEN or that of `hf auth login`."""
+Kind = Literal["dataset", "model"]
 
-    def __init__(self, address: str) -> None:
+
+class Hub:
+    """A repository, or a folder in a dataset's; the token is HF_TOKEN or that of `hf auth login`.
+
+    Attributes:
+        address: "hf://datasets/OWNER/NAME", perhaps with @REVISION and /FOLDER, or
+            "hf://models/OWNER/NAME", perhaps with @REVISION.
+        kind: Which of the two it is.
+        repo: "OWNER/NAME".
+        revision: A branch, tag or commit.
+        folder: A folder of the repository, or None.
+    """
+
+    def __init__(self, address: str, kind: Kind = "dataset") -> None:
         try:
             import huggingface_hub
         except ImportError:
@@ -37,11 +49,12 @@ class Hub:
                 "pip install -e '.[hf]' in the checkout of ofbnas"
             ) from None
         self.address = address.rstrip("/")
+        self.kind = kind
         parts = ADDRESS.fullmatch(self.address)
-        if parts is None:
-            raise InputError(
-                f"{address}: expected hf://datasets/OWNER/NAME, and perhaps @REVISION and /FOLDER"
-            )
+        # timm loads a model from the top of its repository only.
+        if parts is None or parts["kind"] != kind or (kind == "model" and parts["folder"]):
+            places = "@REVISION and /FOLDER" if kind == "dataset" else "@REVISION"
+            raise InputError(f"{address}: expected hf://{kind}s/OWNER/NAME, and perhaps {places}")
         self.repo = parts["repo"]
         self.revision = unquote(parts["revision"] or "main")
         self.folder = parts["folder"]
@@ -70,7 +83,7 @@ class Hub:
     def prepared(self) -> Iterator[None]:
         """Create the repository if it does not exist, and translate the errors of the Hub."""
         with self._translated_errors():
-            self._api.create_repo(self.repo, repo_type="dataset", exist_ok=True)
+            self._api.create_repo(self.repo, repo_type=self.kind, exist_ok=True)
             yield
 
     def missing(self, files: Iterable[Entry]) -> list[Entry]:
@@ -89,7 +102,7 @@ class Hub:
                 self.repo,
                 [self._path_in_repo(entry.path) for entry in part],
                 revision=self.revision,
-                repo_type="dataset",
+                repo_type=self.kind,
             )
             for info in infos:
                 if isinstance(info, RepoFile) and info.lfs is not None:
@@ -128,12 +141,14 @@ class Hub:
             for entry in entries
         ]
         what = "weights" if "/" in entries[0].path else "a table of architectures"
+        if self.kind == "model":
+            what = "a network"
         try:
             self._api.create_commit(
                 self.repo,
                 added,
                 commit_message=f"Share {what}",
-                repo_type="dataset",
+                repo_type=self.kind,
                 revision=self.revision,
             )
         # What huggingface_hub raises when an upload fails or a card is refused.
@@ -167,7 +182,7 @@ class Hub:
             raise FileNotFoundError(self.address) from None
         except errors.RepositoryNotFoundError:
             raise InputError(
-                f"{self.address}: there is no such dataset, or you may not see it; "
+                f"{self.address}: there is no such {self.kind}, or you may not see it; "
                 "`hf auth login` or HF_TOKEN logs in"
             ) from None
         except errors.HfHubHTTPError as error:

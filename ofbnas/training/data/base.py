@@ -88,6 +88,11 @@ class Data(ABC):
     std: tuple[float, ...]
 
     @property
+    def resizing(self) -> tuple[str, float] | None:
+        """How test images are resized: timm's `interpolation` and `crop_pct`; None if unknown."""
+        return None
+
+    @property
     @abstractmethod
     def device(self) -> torch.device:
         """The device of batches."""

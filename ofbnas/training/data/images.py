@@ -70,6 +70,11 @@ class ReadData(Data):
         self._device = torch.device("cpu")
 
     @property
+    def resizing(self) -> tuple[str, float]:
+        """How test images are resized, by timm's names: `interpolation` and `crop_pct`."""
+        return self.settings["interpolation"], self.settings["crop_pct"]
+
+    @property
     def device(self) -> torch.device:
         """The device of batches."""
         return self._device

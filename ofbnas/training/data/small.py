@@ -78,6 +78,11 @@ class SmallData(Data):
     flip: bool = False
 
     @property
+    def resizing(self) -> tuple[str, float]:
+        """How test images are resized: they have the model's size, so not at all."""
+        return "bilinear", 1.0
+
+    @property
     def device(self) -> torch.device:
         """The device of the images."""
         return self.train.images.device
