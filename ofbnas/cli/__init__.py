@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ofbnas.cli import arch, compress, doctor, evaluate, front, search, space, study, table
+from ofbnas.cli import arch, bench, compress, doctor, evaluate, front, search, space, study, table
 from ofbnas.cli.output import say
 from ofbnas.errors import InputError, NotFiniteError, WorkerLostError
 from ofbnas.files.untrusted import visible
@@ -25,6 +25,7 @@ for noun in (study, front, arch, table, space):
 app.command("search")(search.search)
 app.command("compress")(compress.compress)
 app.command("evaluate")(evaluate.evaluate)
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 
 
