@@ -14,7 +14,7 @@ from ofbnas.errors import InputError
 from ofbnas.models.axes import Axis
 from ofbnas.models.cost import Cost, Metric, cost_of, sizes_of
 from ofbnas.nas.dynamic import Floats, Ints, Window
-from ofbnas.nas.knapsack import best_picks
+from ofbnas.nas.knapsack import AnyCost, best_picks
 
 
 def option_sizes(axes: Sequence[Axis]) -> list[Ints]:
@@ -26,7 +26,7 @@ def option_sizes(axes: Sequence[Axis]) -> list[Ints]:
 
 
 def choose(
-    cost: Cost,
+    cost: AnyCost,
     sizes: Sequence[Ints],
     scores: Sequence[Floats],
     window: Window,
@@ -70,7 +70,7 @@ def choose(
 
 
 def reachable(
-    cost: Cost,
+    cost: AnyCost,
     sizes: Sequence[Ints],
     window: Window,
 ) -> bool:
@@ -81,7 +81,7 @@ def reachable(
 
 
 def window_below(
-    cost: Cost,
+    cost: AnyCost,
     sizes: Sequence[Ints],
     limit: int,
     tolerance: float,
@@ -177,7 +177,7 @@ def _equal_scores(sizes: Sequence[Ints]) -> list[Floats]:
 
 
 def _widened(
-    cost: Cost,
+    cost: AnyCost,
     sizes: Sequence[Ints],
     window: Window,
 ) -> list[int] | None:
