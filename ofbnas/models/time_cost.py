@@ -68,6 +68,15 @@ class TimeTables:
         arrays = {name: np.array(value[name]) for name in value if name != "full"}
         return TimeTables(**arrays, full=value["full"])
 
+    def narrow_block(self) -> float:
+        """The time of a block of the least sizes, as a share of that of the largest.
+
+        Near 1, kernels take as long to launch as to run: then only fewer blocks save time.
+        """
+        least = self.attention[0, 0, 0] + self.mlp[0, 0]
+        most = self.attention[-1, -1, -1] + self.mlp[-1, -1]
+        return float(least / most)
+
     def of_rest(self, embed: Tensor) -> Tensor:
         """Interpolated times of what is not in blocks."""
         return interpolated([self.embed], self.rest, [embed])

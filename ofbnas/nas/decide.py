@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ofbnas.models.supernet import Supernet
-from ofbnas.nas.budget import choose, reachable
+from ofbnas.nas.budget import choose_measured, reachable
 from ofbnas.nas.dynamic import Floats, Ints, Window
 from ofbnas.nas.knapsack import AnyCost
 
@@ -114,7 +114,7 @@ def best_choice(
         log_p = p.clamp(min=1e-300).log()
         scores.append(log_p.cpu().numpy())
 
-    picks = choose(cost, sizes_alive(supernet), scores, window)
+    picks = choose_measured(cost, sizes_alive(supernet), scores, window)
     if picks is None:
         raise RuntimeError(
             f"no architecture of the options left lies in {window}, "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofbnas.config import ChoiceParam, FloatParam, IntParam, StudyConfig
+from ofbnas.config.fields import LIMITS
 from ofbnas.config.storage import file_of
 from ofbnas.config.study_file import load_study
 from ofbnas.errors import InputError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ASK_SERVER_EVERY = 5  # seconds
-BUDGETS = ("gmacs_share", "gmacs", "params_share", "params")  # what a budget may be stated in
 PARTS = ("heads", "head_size", "mlp")  # of a block
 
 
@@ -167,6 +167,8 @@ def _budget_share(row: Mapping[str, Any]) -> float | None:
     the parent's cost by that formula, so such a budget has no share.
     """
     budget = _budget(row)
+    if budget.get("latency_share"):
+        return float(budget["latency_share"])
     for name in ("gmacs", "params"):
         share = budget.get(f"{name}_share")
         if share:
@@ -190,11 +192,11 @@ def _budget(row: Mapping[str, Any]) -> dict[str, Any]:
     where = f"{row['study']}, trial {row['trial']}: budget"
     budget = parse_json(row["budget"], where)
     if isinstance(budget, dict):
-        amounts = [budget.get(name, 0) for name in BUDGETS]
+        amounts = [budget.get(name, 0) for name in LIMITS]
         if all(isinstance(amount, int | float) for amount in amounts):
             return budget
     raise InputError(
-        f"{visible(where)}: expected a JSON object, with numbers for {', '.join(BUDGETS)}"
+        f"{visible(where)}: expected a JSON object, with numbers for {', '.join(LIMITS)}"
     )
 
 
