@@ -40,7 +40,8 @@ WIDTHS = 24  # of the embedding in the tables
 LEAST_SHARE = 1e-6  # of the parent's time, that a part takes
 BLOCKS = 4  # that have the part that is measured
 CALIBRATING = 8  # whole networks whose times correct the scale of predictions
-MOST_BATCHES = 30  # of each network
+MOST_BATCHES = 30  # of each network in tables, whose errors average out
+DECIDING_BATCHES = 200  # of a network by whose time a choice is kept or made again
 LEAST_BATCHES = 4
 SECONDS = 6.0  # for a group of networks, as far as each is timed on the least number of batches
 SCHEME = 1  # of the cached tables; a change here measures them anew
@@ -86,11 +87,12 @@ class Timer:
             dtype=on.precision,
         )
 
-    def times(self, sizes: Sequence[Sizes]) -> Floats:
+    def times(self, sizes: Sequence[Sizes], most: int = MOST_BATCHES) -> Floats:
         """Times of networks in units of the parent's, and last the parent's in nanoseconds.
 
         Args:
             sizes: Of each network, axis name to (groups, channels).
+            most: Batches of each network, as far as there is time for them.
         """
         with cpu_threads(self.conditions.threads):
             networks = [prepared(self.parent.at(each).model, self.conditions) for each in sizes]
@@ -98,7 +100,7 @@ class Timer:
             for network in networks:
                 warm_up(network, 1)
             of_a_round = sum(warm_up(network, 1)[0] for network in networks) / 1000
-            num_batches = int(np.clip(SECONDS / of_a_round, LEAST_BATCHES, MOST_BATCHES))
+            num_batches = int(np.clip(SECONDS / of_a_round, LEAST_BATCHES, most))
             times = [typical(each) for each in in_turns(networks, num_batches)]
         *of_networks, of_parent = times
         return np.array([time / of_parent for time in of_networks] + [1e6 * of_parent])
@@ -128,7 +130,7 @@ def time_cost(model: nn.Module, axes: Sequence[Axis], on: TimedOnConfig, cache: 
     def measure(sizes: Sizes) -> float:
         measured = None
         if parallel.shard().rank == 0:
-            ratio, _ = timer.times([sizes])
+            ratio, _ = timer.times([sizes], DECIDING_BATCHES)
             measured = json.dumps(tables.full * ratio).encode()
         return float(json.loads(parallel.from_first(measured) or b"null"))
 
