@@ -224,7 +224,8 @@ def budget_of(model: nn.Module, axes: Sequence[Axis], config: BudgetConfig) -> B
     else:
         cost = costs[metric] if metric in costs else cost_of(model, axes, metric)
         costs[metric] = cost
-    full = cost.of(sizes_of(axes))
+    # A share is of what the parent was measured to take, not of what it is predicted to.
+    full = round(cost.tables.full) if isinstance(cost, TimeCost) else cost.of(sizes_of(axes))
     limit = config.limit(full)
     window = window_below(cost, option_sizes(axes), limit, config.tolerance)
     note = None
