@@ -48,7 +48,7 @@ def _machine(as_json: bool) -> None:
     """Print what this machine has."""
     import torch
 
-    from ofbnas.study.parent import cache_folder
+    from ofbnas.files.cache import cache_folder
     from ofbnas.study.provenance import versions
 
     cache = cache_folder()

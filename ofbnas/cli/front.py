@@ -45,18 +45,33 @@ Group = Annotated[
     typer.Option(help="Join all tables and group their rows by this column, instead of by TABLE."),
 ]
 
+Measured = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CONDITION=VALUE",
+        help="Which latencies of `ofbnas bench` to take with --x latency_ms, such as "
+        "batch_size=1; may be repeated. Needed where several conditions were measured.",
+    ),
+]
+
 
 @app.command()
 def show(
-    tables: Tables, x: X = "gmacs", y: Y = None, group: Group = None, as_json: Json = False
+    tables: Tables,
+    x: X = "gmacs",
+    y: Y = None,
+    group: Group = None,
+    measured: Measured = None,
+    as_json: Json = False,
 ) -> None:
     """Print a Pareto front and its hypervolume.
 
-    Several tables are joined and have one front; with --group, each group of rows has its own.
+    Several tables are joined and have one front; with --group, each group of rows has its own. With
+    --x latency_ms, latencies that `ofbnas bench` measured replace those that trials recorded.
 
     Example: ofbnas front show runs/digits --x params
     """
-    groups = _groups(tables, group, together=True)
+    groups = _groups(tables, group, _latencies(x, measured), together=True)
     summaries = []
     for label, rows in groups.items():
         summaries.append(summary(rows, x, y) | {"group": label})
@@ -77,6 +92,7 @@ def compare(
     x: X = "gmacs",
     y: Y = None,
     group: Group = None,
+    measured: Measured = None,
     ref: Annotated[
         tuple[float, float] | None,
         typer.Option(help="Reference point of the hypervolumes.", metavar="X Y"),
@@ -98,7 +114,7 @@ def compare(
     from ofbnas.table.compare import compare
     from ofbnas.table.front import default_quality, reference_point
 
-    groups = _groups(tables, group)
+    groups = _groups(tables, group, _latencies(x, measured))
     y = y or default_quality(groups.values())
     if len(groups) < 2:
         raise InputError(f"a comparison needs two sides, but there is only {', '.join(groups)}")
@@ -142,6 +158,7 @@ def plot(
     x: X = "gmacs",
     y: Y = None,
     group: Group = None,
+    measured: Measured = None,
 ) -> None:
     """Draw the front of each table, or of each group of their rows.
 
@@ -149,7 +166,7 @@ def plot(
     """
     from ofbnas.table.plot import plot_front
 
-    plot_front(_groups(tables, group), out, x=x, y=y)
+    plot_front(_groups(tables, group, _latencies(x, measured)), out, x=x, y=y)
     say(str(out))
 
 
@@ -166,6 +183,8 @@ def summary(table: pd.DataFrame, x: str = "gmacs", y: str | None = None) -> dict
     ref = reference_point(table, x=x)
     volume = hypervolume(best, x=x, y=y, ref=ref)
     names = ["arch_id", "study", "trial", x, y, "gmacs", "params", "top1", "val_top1"]
+    if "latency" in x:
+        names.append("latency_device")
     columns = list(dict.fromkeys(names))  # x and y may be among the others
     parents = table["parent_top1"].dropna()
     parent_top1 = float(parents.max()) if len(parents) else None
@@ -193,6 +212,8 @@ def print_front(result: dict[str, Any], tables: str) -> None:
     columns = list(dict.fromkeys(["arch_id", x, "params", y, "top1", "study", "trial"]))
     if all(row["top1"] is None for row in front):
         columns.remove("top1")
+    if "latency_device" in front[0]:
+        columns.append("latency_device")
     print_table(columns, front)
 
     volume = result["hypervolume"]
@@ -242,21 +263,45 @@ def _indicators(pair: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def _latencies(x: str, measured: Sequence[str] | None) -> Sequence[str] | None:
+    """Conditions of the measured latencies that an axis shows; None where it shows none.
+
+    Raises:
+        InputError: Conditions are given for an axis that is no latency.
+    """
+    from ofbnas.errors import InputError
+
+    if "latency" in x:
+        return measured or ()
+    if measured:
+        raise InputError(f"--measured: chooses among latencies, but the axis is {x}; leave it out")
+    return None
+
+
 def _groups(
-    tables: Sequence[Path], group: Grouping | None, *, together: bool = False
+    tables: Sequence[Path],
+    group: Grouping | None,
+    latencies: Sequence[str] | None,
+    *,
+    together: bool = False,
 ) -> dict[str, pd.DataFrame]:
     """Rows by label: those of each table, or of each value of a column.
 
     Args:
         tables: The tables.
         group: The column; None for one group per table.
+        latencies: Conditions of the measured latencies to take; None to take none of them.
         together: Join all tables into one group with the label "" where no column is given.
     """
     import pandas as pd
 
+    from ofbnas.table.latency import with_latencies
     from ofbnas.table.store import read_table
 
     frames = {str(table): read_table(table) for table in tables}
+    if latencies is not None:
+        for table in tables:
+            frames[str(table)] = with_latencies(frames[str(table)], table, latencies)
     if group is None and not together:
         return frames
     joined = pd.concat(frames.values(), ignore_index=True)

@@ -7,6 +7,8 @@ from typing import Any
 from ofbnas.cli.output import print_table, say
 from ofbnas.cli.space import print_space
 
+BOUND_BY_LAUNCHES = 0.8  # of the time at the largest sizes, at the least
+
 
 def print_plan(result: dict[str, Any]) -> None:
     """Print what `ofbnas.study.plan.plan` returned."""
@@ -33,9 +35,30 @@ def print_plan(result: dict[str, Any]) -> None:
     for budget in result["budgets"]:
         limit = budget["limit"]
         lowest = budget["reached_from"]
+        if budget["metric"] == "latency":
+            values["budget, ms"] = f"{limit / 1e6:.4g}, kept within {lowest / 1e6:.4g}"
+            values["time of a block"] = _block_time(budget["narrow_block"])
+            continue
         values[f"budget, {budget['metric']}"] = f"{limit:,}, kept within {lowest:,}"
     rows = [{"": name, "planned": value} for name, value in values.items()]
     print_table(["", "planned"], rows)
     if "measured" in result:
         say("Without training; the last row is the parent:")
         print_table(list(result["measured"][0]), result["measured"])
+
+
+def _block_time(share: float) -> str:
+    """What narrower blocks save.
+
+    Args:
+        share: Time of a block of the least sizes, as a share of that of the largest.
+
+    >>> _block_time(0.4)
+    'at the least sizes 40% of that at the largest'
+    >>> _block_time(0.9)
+    'at the least sizes 90% of that at the largest: launches bound the time, and only depth helps'
+    """
+    text = f"at the least sizes {share:.0%} of that at the largest"
+    if share > BOUND_BY_LAUNCHES:
+        return f"{text}: launches bound the time, and only depth helps"
+    return text

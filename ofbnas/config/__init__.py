@@ -1,6 +1,6 @@
 """Every number that a run depends on, read from YAML and checked before the run starts."""
 
-from ofbnas.config.latency import LatencyConfig
+from ofbnas.config.latency import LatencyConfig, TimedOnConfig
 from ofbnas.config.model import DataConfig, ImageDataConfig, ModelConfig, SmallDataConfig
 from ofbnas.config.ranges import ChoiceParam, FloatParam, IntParam
 from ofbnas.config.search import BudgetConfig, SearchConfig
@@ -37,5 +37,6 @@ __all__ = [
     "Span",
     "StudyConfig",
     "SweepConfig",
+    "TimedOnConfig",
     "TrainConfig",
 ]

@@ -12,7 +12,7 @@ from ofbnas.config.renamed import current_name
 from ofbnas.errors import one_line
 from ofbnas.files.untrusted import visible
 
-LIMITS = ("gmacs", "params", "gmacs_share", "params_share")
+LIMITS = ("gmacs", "params", "latency_ms", "gmacs_share", "params_share", "latency_share")
 # pydantic's error types for a key that is not a field, or not text.
 UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
 MAX_SHOWN = 80  # characters of a value that a message repeats

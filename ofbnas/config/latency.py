@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictInt
 
-from ofbnas.config.section import Batches, BatchSize, Section
+from ofbnas.config.section import Batches, BatchSize, Section, Threads
 
 
 class LatencyConfig(Section):
@@ -22,3 +22,18 @@ class LatencyConfig(Section):
     """Data type of the weights and the images."""
     compile: bool = False
     """Compile both networks with torch.compile."""
+
+
+class TimedOnConfig(Section):
+    """What the time of a budget depends on besides the network."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the network is to run; the search may run elsewhere."""
+    threads: Threads = 1
+    """Threads of the CPU; a GPU does not use them."""
+    batch_size: BatchSize = 1
+    """Number of images in a batch."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Data type of the weights and the images."""
+    runtime: Literal["torch"] = "torch"
+    """What computes the network: torch without compilation."""

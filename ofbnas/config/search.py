@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ofbnas.config.fields import LIMITS
+from ofbnas.config.latency import TimedOnConfig
 from ofbnas.config.presets import with_preset
 from ofbnas.config.renamed import with_current_names
 from ofbnas.config.section import (
@@ -30,7 +31,7 @@ from ofbnas.config.training import DistillConfig, RateConfig, TrainConfig
 
 
 class BudgetConfig(Section):
-    """The highest cost that the subnet may have. Exactly one of the four limits must be given."""
+    """The highest cost that the subnet may have. Exactly one of the six limits must be given."""
 
     gmacs: Positive | None = None
     """Multiply-accumulates per image, in units of 1e9."""
@@ -40,6 +41,15 @@ class BudgetConfig(Section):
     """Multiply-accumulates per image, as a share of the parent's."""
     params_share: ShareAbove0 | None = None
     """Number of parameters, as a share of the parent's."""
+    latency_ms: Positive | None = None
+    """Time of a batch, milliseconds. Of plain ViT and DeiT; parts are measured when a search
+    begins, and the network that is decided is measured before it is kept."""
+    latency_share: ShareAbove0 | None = None
+    """Time of a batch, as a share of the parent's; the more reliable of the two on a machine that
+    does other work, too."""
+    timed_on: TimedOnConfig | None = None
+    """What that time depends on; by default one image on one thread of the CPU. Other limits do not
+    depend on it."""
     count: Literal["exact", "reference"] = "exact"
     """How multiply-accumulates are counted. exact: as torch's FLOP counter does. reference: by
     OFB's published formula, which includes biases, norms and softmax and leaves out the class
@@ -60,15 +70,17 @@ class BudgetConfig(Section):
         limits = {name: getattr(self, name) for name in LIMITS}
         return {name: value for name, value in limits.items() if value is not None}
 
-    def metric(self) -> Literal["macs", "params", "reference_macs"]:
+    def metric(self) -> Literal["macs", "params", "reference_macs", "latency"]:
         """The metric that is limited."""
         (name,) = self._limits()
         if name.startswith("params"):
             return "params"
+        if name.startswith("latency"):
+            return "latency"
         return "macs" if self.count == "exact" else "reference_macs"
 
     def limit(self, full: int) -> int:
-        """The limit in multiply-accumulates or parameters, for a parent that costs `full`.
+        """The limit in multiply-accumulates, parameters or nanoseconds, for a parent that costs `full`.
 
         >>> BudgetConfig(gmacs_share=0.5).limit(1_000_000)
         500000
@@ -79,6 +91,8 @@ class BudgetConfig(Section):
             return math.floor(value * full)
         if name == "gmacs":
             return math.floor(value * 1e9)
+        if name == "latency_ms":
+            return math.floor(value * 1e6)
         return math.floor(value)
 
 

@@ -68,6 +68,7 @@ Epochs = Annotated[StrictInt, Field(gt=0, le=1_000_000)]
 EpochsOrNone = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
 Candidates = Annotated[StrictInt, Field(ge=0, le=100_000)]
 BatchSize = Annotated[StrictInt, Field(gt=0, le=1_000_000)]
+Threads = Annotated[StrictInt, Field(gt=0, le=1024)]
 Batches = Annotated[StrictInt, Field(gt=0, le=1_000_000)]
 Images = Annotated[StrictInt, Field(gt=0, le=10**12)]  # of a data set
 Trials = Annotated[StrictInt, Field(gt=0, le=1_000_000)]

@@ -101,6 +101,10 @@ class Cost:
         gone = w == 0
         return total - int(self.branches.at(w)[gone].sum())
 
+    def meeting(self) -> NDArray[np.int64]:
+        """Cost per pair of units in either order, [axes, axes]; axes meet where it is not 0."""
+        return self.quadratic + self.quadratic.T
+
     def split(self, may_go: NDArray[np.bool_]) -> tuple[Cost, Branches]:
         """The cost without the branches of some axes, and what those add unless they are gone.
 

@@ -9,12 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from ofbnas.config import BudgetConfig
+from ofbnas.config import BudgetConfig, TimedOnConfig
 from ofbnas.errors import InputError
+from ofbnas.files.cache import cache_folder
 from ofbnas.models.axes import Axis
 from ofbnas.models.cost import Cost, Metric, cost_of, sizes_of
+from ofbnas.models.time_cost import TimeCost
 from ofbnas.nas.dynamic import Floats, Ints, Window
-from ofbnas.nas.knapsack import best_picks
+from ofbnas.nas.knapsack import AnyCost, best_picks
+from ofbnas.nas.timing import time_cost
+
+RECORDED: tuple[Metric, ...] = ("macs", "params")  # costs of every network that is found
+MAX_MEASURED = 6  # networks that are measured for one choice within a time
 
 
 def option_sizes(axes: Sequence[Axis]) -> list[Ints]:
@@ -26,7 +32,7 @@ def option_sizes(axes: Sequence[Axis]) -> list[Ints]:
 
 
 def choose(
-    cost: Cost,
+    cost: AnyCost,
     sizes: Sequence[Ints],
     scores: Sequence[Floats],
     window: Window,
@@ -69,8 +75,57 @@ def choose(
     return _widened(cost, sizes, window)
 
 
+def choose_measured(
+    cost: AnyCost,
+    sizes: Sequence[Ints],
+    scores: Sequence[Floats],
+    window: Window,
+) -> list[int] | None:
+    """As `choose`, but where the cost is a time, the network chosen is measured.
+
+    If it takes longer than the window allows, or less, the window of the prediction is moved by
+    measured over predicted, and the choice is made again.
+
+    Raises:
+        InputError: No network that was chosen and measured is within the limit.
+    """
+    if not isinstance(cost, TimeCost):
+        return choose(cost, sizes, scores, window)
+    aim = window
+    best: list[int] | None = None
+    best_time = -1
+    measured = 0
+    for _ in range(MAX_MEASURED):
+        picks = choose(cost, sizes, scores, aim)
+        if picks is None:  # few options may be left: then any below the limit
+            picks = choose(cost, sizes, scores, Window(0, aim.limit))
+        if picks is None:
+            break
+        picked = [options[pick] for options, pick in zip(sizes, picks, strict=True)]
+        measured = cost.measured(picked)
+        if measured in window:
+            return picks
+        if best_time < measured <= window.limit:
+            best = picks
+            best_time = measured
+        ratio = measured / cost.of(picked)
+        aim = Window(math.ceil(window.floor / ratio), math.floor(window.limit / ratio))
+    if best is None:
+        raise InputError(
+            f"no network of the options left takes at most {cost_text(cost, window.limit)}; the "
+            f"last one measured takes {cost_text(cost, measured)}: give a higher budget, or let "
+            "other work on this machine end"
+        )
+    return best
+
+
+def cost_text(cost: AnyCost, value: int) -> str:
+    """A cost for people: a time in milliseconds, anything else as a whole number."""
+    return f"{value / 1e6:.4g} ms" if isinstance(cost, TimeCost) else f"{value:,}"
+
+
 def reachable(
-    cost: Cost,
+    cost: AnyCost,
     sizes: Sequence[Ints],
     window: Window,
 ) -> bool:
@@ -81,7 +136,7 @@ def reachable(
 
 
 def window_below(
-    cost: Cost,
+    cost: AnyCost,
     sizes: Sequence[Ints],
     limit: int,
     tolerance: float,
@@ -108,8 +163,8 @@ def window_below(
     most = cost.of(largest)
     if not reachable(cost, sizes, Window(least, limit)):
         raise InputError(
-            f"budget {limit:,} is out of reach: "
-            f"this search space reaches from {least:,} to {most:,}"
+            f"budget {cost_text(cost, limit)} is out of reach: this search space reaches from "
+            f"{cost_text(cost, least)} to {cost_text(cost, most)}"
         )
     floor = math.ceil(limit * (1 - tolerance))
     if reachable(cost, sizes, Window(floor, limit)):
@@ -132,15 +187,16 @@ class Budget:
     """What a search may spend.
 
     Attributes:
-        costs: The costs of the parent's axes, by metric: those that are recorded, and the limited.
-        cost: The limited one.
+        costs: The costs of the parent's axes that are counted, by metric: those that are recorded, and
+            the limited one.
+        cost: The limited one; it may be a time.
         full: What the parent costs.
         window: What the subnet may cost, from floor to limit.
         note: Why the window reaches further below the limit than the tolerance, or None.
     """
 
     costs: dict[Metric, Cost]
-    cost: Cost
+    cost: AnyCost
     full: int
     window: Window
     note: str | None
@@ -155,18 +211,28 @@ def budget_of(model: nn.Module, axes: Sequence[Axis], config: BudgetConfig) -> B
         config: Of the budget.
 
     Raises:
-        InputError: The budget is out of reach.
+        InputError: The budget is out of reach, or it is a time and the model's cannot be predicted.
     """
-    metrics: set[Metric] = {"macs", "params", config.metric()}
-    costs = {metric: cost_of(model, axes, metric) for metric in metrics}
-    cost = costs[config.metric()]
-    full = cost.of(sizes_of(axes))
+    metric = config.metric()
+    costs: dict[Metric, Cost] = {}
+    for recorded in RECORDED:
+        costs[recorded] = cost_of(model, axes, recorded)
+    cost: AnyCost
+    if metric == "latency":
+        on = config.timed_on or TimedOnConfig()
+        cost = time_cost(model, axes, on, cache_folder() / "times")
+    else:
+        cost = costs[metric] if metric in costs else cost_of(model, axes, metric)
+        costs[metric] = cost
+    # A share is of what the parent was measured to take, not of what it is predicted to.
+    full = round(cost.tables.full) if isinstance(cost, TimeCost) else cost.of(sizes_of(axes))
     limit = config.limit(full)
     window = window_below(cost, option_sizes(axes), limit, config.tolerance)
     note = None
     if window.floor < limit * (1 - config.tolerance):
         note = (
-            f"no architecture of this space costs between {window.floor:,} and the budget {limit:,}"
+            f"no architecture of this space costs between "
+            f"{cost_text(cost, window.floor)} and the budget {cost_text(cost, limit)}"
         )
     return Budget(costs, cost, full, window, note)
 
@@ -177,7 +243,7 @@ def _equal_scores(sizes: Sequence[Ints]) -> list[Floats]:
 
 
 def _widened(
-    cost: Cost,
+    cost: AnyCost,
     sizes: Sequence[Ints],
     window: Window,
 ) -> list[int] | None:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ofbnas.models.cost import Cost
 from ofbnas.models.supernet import Supernet
-from ofbnas.nas.budget import choose, reachable
+from ofbnas.nas.budget import choose_measured, reachable
 from ofbnas.nas.dynamic import Floats, Ints, Window
+from ofbnas.nas.knapsack import AnyCost
 
 Alive = dict[str, Tensor]
 Item = TypeVar("Item")
@@ -61,7 +61,7 @@ def sizes_alive(
 
 def survivors(
     supernet: Supernet,
-    cost: Cost,
+    cost: AnyCost,
     window: Window,
     threshold: float,
 ) -> Alive:
@@ -95,7 +95,7 @@ def survivors(
 
 def best_choice(
     supernet: Supernet,
-    cost: Cost,
+    cost: AnyCost,
     window: Window,
 ) -> Alive:
     """One option per mask: together the most probable architecture in the window.
@@ -114,7 +114,7 @@ def best_choice(
         log_p = p.clamp(min=1e-300).log()
         scores.append(log_p.cpu().numpy())
 
-    picks = choose(cost, sizes_alive(supernet), scores, window)
+    picks = choose_measured(cost, sizes_alive(supernet), scores, window)
     if picks is None:
         raise RuntimeError(
             f"no architecture of the options left lies in {window}, "
@@ -136,7 +136,7 @@ def best_choice(
 def _remove_in_turn(
     supernet: Supernet,
     candidates: Sequence[Candidate],
-    cost: Cost,
+    cost: AnyCost,
     window: Window,
 ) -> Alive:
     """What is left when candidates are removed in turn, except those without which nothing fits.

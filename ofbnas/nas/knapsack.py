@@ -9,7 +9,8 @@ It is an exact multiple-choice knapsack. With a score for each option, it is the
 where w and g are the widths and numbers of groups of the options picked. Were C linear, each axis
 would add its own cost, and dynamic programming over costs would do. It is not: axes meet in the
 quadratic part, in a ViT each with the embedding. So the few axes that meet others are either
-enumerated or, if they form a chain, programmed along it.
+enumerated or, if they form a chain, programmed along it. A time of a plain ViT is no quadratic form,
+but given the embedding it is a sum over axes, too.
 """
 
 from __future__ import annotations
@@ -21,9 +22,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ofbnas.models.axes import Size
 from ofbnas.models.cost import Cost
+from ofbnas.models.time_cost import TimeCost
 from ofbnas.nas.chain import best_along_chain, chain_order
 from ofbnas.nas.dynamic import Floats, Ints, Window, best_separable, may_go
+
+AnyCost = Cost | TimeCost
 
 # Up to this many combinations of coupling axes are enumerated.
 MAX_COMBINATIONS = 1000
@@ -42,7 +47,7 @@ class _Combination(NamedTuple):
 
 
 def best_picks(
-    cost: Cost,
+    cost: AnyCost,
     sizes: Sequence[Ints],
     scores: Sequence[Floats],
     window: Window,
@@ -51,10 +56,10 @@ def best_picks(
 
     None if there is none, or if merging states lost it.
     """
-    symmetric = cost.quadratic + cost.quadratic.T
+    symmetric = cost.meeting()
     coupling = coupling_axes(symmetric)
     num_combinations = math.prod(len(sizes[axis]) for axis in coupling)
-    if num_combinations > MAX_COMBINATIONS:
+    if num_combinations > MAX_COMBINATIONS and isinstance(cost, Cost):
         chain = chain_order(symmetric, coupling)
         if chain is not None:
             return best_along_chain(chain, cost, sizes, scores, window)
@@ -82,14 +87,12 @@ def coupling_axes(symmetric: Ints) -> list[int]:
 
 def _best_by_enumeration(
     coupling: list[int],
-    cost: Cost,
+    cost: AnyCost,
     sizes: Sequence[Ints],
     scores: Sequence[Floats],
     window: Window,
 ) -> list[int] | None:
     """The best picks by enumerating the coupling axes' options, the most promising ones first."""
-    symmetric = cost.quadratic + cost.quadratic.T
-    bare, branches = cost.split(may_go(sizes))
     rest = [axis for axis in range(len(sizes)) if axis not in coupling]
     rest_scores = [scores[axis] for axis in rest]
     best: dict[int, int] | None = None
@@ -98,24 +101,14 @@ def _best_by_enumeration(
         if combination.bound <= best_score:
             break  # so are the bounds of all that follow
 
-        fixed = np.zeros((len(sizes), 2), dtype=np.int64)
+        fixed = {}
         for axis, pick in combination.picks.items():
-            fixed[axis] = sizes[axis][pick]
-
-        # With these widths fixed, what is left of the cost is linear: each other axis a adds
-        # (linear[a] + symmetric[a] @ fixed widths) w[a] + grouped[a] g[a], and its branch if it has
-        # units.
-        fixed_widths = fixed.prod(1)
-        has_units = fixed_widths > 0
-        cost_per_unit = bare.linear + symmetric @ fixed_widths + has_units @ branches.linear
-        cost_of_branch = branches.at(fixed_widths)
-        base = bare.of(fixed) + int(cost_of_branch[has_units].sum())
-        costs: list[Ints] = []
-        for axis in rest:
-            groups = sizes[axis][:, 0]
-            width = sizes[axis].prod(1)
-            own = cost_per_unit[axis] * width + cost.grouped[axis] * groups
-            costs.append(own + cost_of_branch[axis] * (width > 0))
+            groups, channels = sizes[axis][pick].tolist()
+            fixed[axis] = (groups, channels)
+        if isinstance(cost, TimeCost):
+            base, costs = cost.given(fixed, sizes, rest)
+        else:
+            base, costs = _given(cost, fixed, sizes, rest)
         rest_picks = best_separable(base, costs, rest_scores, window)
         if rest_picks is None:
             continue
@@ -128,6 +121,35 @@ def _best_by_enumeration(
     if best is None:
         return None
     return [best[axis] for axis in range(len(sizes))]
+
+
+def _given(
+    cost: Cost,
+    fixed: Mapping[int, Size],
+    sizes: Sequence[Ints],
+    rest: Sequence[int],
+) -> tuple[int, list[Ints]]:
+    """What the coupling axes cost at fixed sizes, and what each option of the others adds.
+
+    What is left of the cost is linear then: each other axis a adds
+    (linear[a] + symmetric[a] @ fixed widths) w[a] + grouped[a] g[a], and its branch if it has units.
+    """
+    pairs = np.zeros((len(sizes), 2), dtype=np.int64)
+    for axis, size in fixed.items():
+        pairs[axis] = size
+    widths = pairs.prod(1)
+    has_units = widths > 0
+    bare, branches = cost.split(may_go(sizes))
+    cost_per_unit = bare.linear + cost.meeting() @ widths + has_units @ branches.linear
+    cost_of_branch = branches.at(widths)
+    base = bare.of(pairs) + int(cost_of_branch[has_units].sum())
+    costs: list[Ints] = []
+    for axis in rest:
+        groups = sizes[axis][:, 0]
+        width = sizes[axis].prod(1)
+        own = cost_per_unit[axis] * width + cost.grouped[axis] * groups
+        costs.append(own + cost_of_branch[axis] * (width > 0))
+    return base, costs
 
 
 def _by_promise(

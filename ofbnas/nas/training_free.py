@@ -24,7 +24,7 @@ from ofbnas.config import BudgetConfig, SearchConfig
 from ofbnas.models.axes import Axis, at_sizes
 from ofbnas.models.cost import sizes_of
 from ofbnas.models.shrink import with_tensors
-from ofbnas.nas.budget import budget_of, choose, option_sizes, window_below
+from ofbnas.nas.budget import budget_of, choose, choose_measured, option_sizes, window_below
 from ofbnas.nas.comparison import comparison_with, fisher_batches
 from ofbnas.nas.compensation import Cut, compensate_
 from ofbnas.nas.dynamic import Floats, Ints
@@ -173,7 +173,10 @@ class TrainingFreeSearch:
         sizes = [_options_left(axis) for axis in before.axes]
         scores = self._scores(before, sizes, saliency)
         window = window_below(self.cost, sizes, limit, self.tolerance)
-        picks = choose(self.cost, sizes, scores, window)
+        # Between budgets the network need not be within a limit, so it is not measured there.
+        is_last = any(limit == budget.window.limit for budget in self.budgets)
+        choice = choose_measured if is_last else choose
+        picks = choice(self.cost, sizes, scores, window)
         if picks is None:
             raise RuntimeError(f"no architecture lies in {window}, though it was found in reach")
 

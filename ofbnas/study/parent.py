@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from ofbnas.config import (
     StudyConfig,
 )
 from ofbnas.errors import InputError, one_line
+from ofbnas.files.cache import cache_folder
 from ofbnas.models.axes import Axis, Shares, Space, input_size
 from ofbnas.models.axes import axes as axes_of
 from ofbnas.models.create import create_parent, on_meta
@@ -275,20 +275,3 @@ def parent_cache(config: StudyConfig) -> Path:
     parts["torch"] = torch.__version__
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "parents" / f"{key}.parent"
-
-
-def cache_folder() -> Path:
-    """The folder OFBNAS_CACHE, by default ~/.cache/ofbnas.
-
-    Raises:
-        InputError: It is not set, and there is no home folder.
-    """
-    folder = os.environ.get("OFBNAS_CACHE")
-    if folder:
-        return Path(folder)
-    try:
-        return Path.home() / ".cache" / "ofbnas"
-    except RuntimeError:
-        raise InputError(
-            "there is no home folder for the cache: set OFBNAS_CACHE to a folder"
-        ) from None

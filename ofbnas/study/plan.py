@@ -16,10 +16,11 @@ from ofbnas.config.ranges import ChoiceParam
 from ofbnas.errors import InputError
 from ofbnas.models.axes import Axis, input_size
 from ofbnas.models.cost import cost_of, least_sizes, sizes_of
-from ofbnas.nas.budget import option_sizes, window_below
+from ofbnas.models.time_cost import TimeCost
+from ofbnas.nas.budget import budget_of
 from ofbnas.nas.search import compress
 from ofbnas.study.images import data_of
-from ofbnas.study.parent import Parent, meta_parent, parent_with
+from ofbnas.study.parent import Parent, meta_parent, parent_with, untrained_parent
 from ofbnas.training import quality
 from ofbnas.training.data import Data, may_download
 from ofbnas.training.events import Callback
@@ -129,21 +130,26 @@ def check_budgets(
 ) -> list[dict[str, Any]]:
     """Each budget's limit, and the least cost at which an architecture is within its tolerance.
 
+    For a budget in time, parts of the model are measured here, and kept for the searches. What a
+    block takes at its least sizes, as a share of what it takes at its largest, is then given, too.
+
     Raises:
         InputError: One is out of reach.
     """
     checked = []
-    for budget in requested_budgets(config):
-        cost = cost_of(model, axes, budget.metric())
-        limit = budget.limit(cost.of(sizes_of(axes)))
-        window = window_below(cost, option_sizes(axes), limit, budget.tolerance)
-        checked.append(
-            {
-                "metric": budget.metric(),
-                "limit": limit,
-                "reached_from": window.floor,
-            }
-        )
+    for requested in requested_budgets(config):
+        metric = requested.metric()
+        if metric == "latency" and next(model.parameters()).is_meta:
+            model = untrained_parent(config).model  # only a real one takes time
+        budget = budget_of(model, axes, requested)
+        values: dict[str, Any] = {
+            "metric": metric,
+            "limit": budget.window.limit,
+            "reached_from": budget.window.floor,
+        }
+        if isinstance(budget.cost, TimeCost):
+            values["narrow_block"] = budget.cost.tables.narrow_block()
+        checked.append(values)
     return checked
 
 

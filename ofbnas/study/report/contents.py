@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofbnas.config import ChoiceParam, FloatParam, IntParam, StudyConfig
+from ofbnas.config.fields import LIMITS
 from ofbnas.config.storage import file_of
 from ofbnas.config.study_file import load_study
 from ofbnas.errors import InputError
@@ -15,7 +16,8 @@ from ofbnas.files.documents import parse_json
 from ofbnas.files.untrusted import check_regular, visible
 from ofbnas.study.report.history import histories, parent_sizes
 from ofbnas.table.columns import COLUMNS, COSTS, QUALITIES, SWEPT, comparable
-from ofbnas.table.layout import FOLDER, HISTORY_FOLDER, is_study
+from ofbnas.table.latency import with_latencies
+from ofbnas.table.layout import FOLDER, HISTORY_FOLDER, LATENCY, is_study
 from ofbnas.table.query import to_records
 from ofbnas.table.store import read_table
 from ofbnas.table.trust import table_warnings
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ASK_SERVER_EVERY = 5  # seconds
-BUDGETS = ("gmacs_share", "gmacs", "params_share", "params")  # what a budget may be stated in
 PARTS = ("heads", "head_size", "mlp")  # of a block
 
 
@@ -68,7 +69,8 @@ def contents(
         importance: Of swept fields.
         left_out: What the page lacks because a database was not opened, or null.
     """
-    table = read_table(folder)
+    # Where `ofbnas bench` has timed the networks, its newest times replace those of trials.
+    table = with_latencies(read_table(folder), folder)
     rows = to_records(table)
     history = histories(folder)
     architectures = [row["architecture"] for row in rows if row.get("architecture")]
@@ -124,7 +126,7 @@ def stamp(folder: Path, *, connect: bool = False) -> list[tuple[str, int, int]]:
     """
     storage = study_of(folder).sweep.storage if connect else None
     storage_file = file_of(storage, folder)
-    paths = [folder / "study.yaml"]
+    paths = [folder / "study.yaml", folder / LATENCY]
     stamps = []
     if storage_file is not None:
         paths.append(storage_file)
@@ -168,6 +170,8 @@ def _budget_share(row: Mapping[str, Any]) -> float | None:
     the parent's cost by that formula, so such a budget has no share.
     """
     budget = _budget(row)
+    if budget.get("latency_share"):
+        return float(budget["latency_share"])
     for name in ("gmacs", "params"):
         share = budget.get(f"{name}_share")
         if share:
@@ -191,11 +195,11 @@ def _budget(row: Mapping[str, Any]) -> dict[str, Any]:
     where = f"{row['study']}, trial {row['trial']}: budget"
     budget = parse_json(row["budget"], where)
     if isinstance(budget, dict):
-        amounts = [budget.get(name, 0) for name in BUDGETS]
+        amounts = [budget.get(name, 0) for name in LIMITS]
         if all(isinstance(amount, int | float) for amount in amounts):
             return budget
     raise InputError(
-        f"{visible(where)}: expected a JSON object, with numbers for {', '.join(BUDGETS)}"
+        f"{visible(where)}: expected a JSON object, with numbers for {', '.join(LIMITS)}"
     )
 
 
