@@ -9,6 +9,7 @@ import typer
 
 from ofbnas.cli import (
     arch,
+    bench,
     compress,
     doctor,
     evaluate,
@@ -37,6 +38,7 @@ app.command("search")(search.search)
 app.command("compress")(compress.compress)
 app.command("finetune")(finetune.finetune)
 app.command("evaluate")(evaluate.evaluate)
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 
 

@@ -39,18 +39,33 @@ Group = Annotated[
     typer.Option(help="Join all tables and group their rows by this column, instead of by TABLE."),
 ]
 
+Measured = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CONDITION=VALUE",
+        help="Which latencies of `ofbnas bench` to take with --x latency_ms, such as "
+        "batch_size=1; may be repeated. Needed where several conditions were measured.",
+    ),
+]
+
 
 @app.command()
 def show(
-    tables: Tables, x: X = "gmacs", y: Y = "top1", group: Group = None, as_json: Json = False
+    tables: Tables,
+    x: X = "gmacs",
+    y: Y = "top1",
+    group: Group = None,
+    measured: Measured = None,
+    as_json: Json = False,
 ) -> None:
     """Print a Pareto front and its hypervolume.
 
-    Several tables are joined and have one front; with --group, each group of rows has its own.
+    Several tables are joined and have one front; with --group, each group of rows has its own. With
+    --x latency_ms, latencies that `ofbnas bench` measured replace those that trials recorded.
 
     Example: ofbnas front show runs/digits --x params
     """
-    groups = _groups(tables, group, together=True)
+    groups = _groups(tables, group, _latencies(x, measured), together=True)
     summaries = []
     for label, rows in groups.items():
         summaries.append(summary(rows, x, y) | {"group": label})
@@ -71,6 +86,7 @@ def compare(
     x: X = "gmacs",
     y: Y = "top1",
     group: Group = None,
+    measured: Measured = None,
     ref: Annotated[
         tuple[float, float] | None,
         typer.Option(help="Reference point of the hypervolumes.", metavar="X Y"),
@@ -92,7 +108,7 @@ def compare(
     from ofbnas.table.compare import compare
     from ofbnas.table.front import reference_point
 
-    groups = _groups(tables, group)
+    groups = _groups(tables, group, _latencies(x, measured))
     if len(groups) < 2:
         raise InputError(f"a comparison needs two sides, but there is only {', '.join(groups)}")
     if ref is None:
@@ -135,6 +151,7 @@ def plot(
     x: X = "gmacs",
     y: Y = "top1",
     group: Group = None,
+    measured: Measured = None,
 ) -> None:
     """Draw the front of each table, or of each group of their rows.
 
@@ -142,7 +159,7 @@ def plot(
     """
     from ofbnas.table.plot import plot_front
 
-    plot_front(_groups(tables, group), out, x=x, y=y)
+    plot_front(_groups(tables, group, _latencies(x, measured)), out, x=x, y=y)
     say(str(out))
 
 
@@ -157,6 +174,8 @@ def summary(table: pd.DataFrame, x: str = "gmacs", y: str = "top1") -> dict[str,
     ref = reference_point(table, x=x)
     volume = hypervolume(best, x=x, y=y, ref=ref)
     names = ["arch_id", "study", "trial", x, y, "gmacs", "params", "top1", "val_top1"]
+    if "latency" in x:
+        names.append("latency_device")
     columns = list(dict.fromkeys(names))  # x and y may be among the others
     parents = table["parent_top1"].dropna()
     parent_top1 = float(parents.max()) if len(parents) else None
@@ -181,6 +200,8 @@ def print_front(result: dict[str, Any], tables: str) -> None:
 
     # x may be params, which is shown once.
     columns = list(dict.fromkeys(["arch_id", x, "params", y, "study", "trial"]))
+    if "latency_device" in front[0]:
+        columns.append("latency_device")
     print_table(columns, front)
 
     volume = result["hypervolume"]
@@ -228,21 +249,45 @@ def _indicators(pair: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def _latencies(x: str, measured: Sequence[str] | None) -> Sequence[str] | None:
+    """Conditions of the measured latencies that an axis shows; None where it shows none.
+
+    Raises:
+        InputError: Conditions are given for an axis that is no latency.
+    """
+    from ofbnas.errors import InputError
+
+    if "latency" in x:
+        return measured or ()
+    if measured:
+        raise InputError(f"--measured: chooses among latencies, but the axis is {x}; leave it out")
+    return None
+
+
 def _groups(
-    tables: Sequence[Path], group: Grouping | None, *, together: bool = False
+    tables: Sequence[Path],
+    group: Grouping | None,
+    latencies: Sequence[str] | None,
+    *,
+    together: bool = False,
 ) -> dict[str, pd.DataFrame]:
     """Rows by label: those of each table, or of each value of a column.
 
     Args:
         tables: The tables.
         group: The column; None for one group per table.
+        latencies: Conditions of the measured latencies to take; None to take none of them.
         together: Join all tables into one group with the label "" where no column is given.
     """
     import pandas as pd
 
+    from ofbnas.table.latency import with_latencies
     from ofbnas.table.store import read_table
 
     frames = {str(table): read_table(table) for table in tables}
+    if latencies is not None:
+        for table in tables:
+            frames[str(table)] = with_latencies(frames[str(table)], table, latencies)
     if group is None and not together:
         return frames
     joined = pd.concat(frames.values(), ignore_index=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ofbnas.models.axes import Axis, at_sizes
+from ofbnas.models.axes.axis import Size
 from ofbnas.models.shrink import take, with_tensors
 
 
@@ -50,3 +51,17 @@ class Network(NamedTuple):
         )
         model = with_tensors(self.model, axes, take(whole, self.axes, kept))
         return Network(model.eval(), axes, units)
+
+    def at(self, sizes: Mapping[str, Size]) -> Network:
+        """A copy of other sizes with the first units of each axis, for what depends on sizes alone.
+
+        Args:
+            sizes: Axis name to (groups, channels); an axis that is not named keeps all.
+        """
+        kept = {}
+        for axis in self.axes:
+            groups, channels = sizes.get(axis.name, axis.size)
+            if (groups, channels) != axis.size:
+                whole = torch.arange(axis.units).view(axis.size)
+                kept[axis.name] = whole[:groups, :channels]
+        return self.cut(kept)

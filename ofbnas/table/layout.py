@@ -17,6 +17,9 @@ TRIAL_FILE = re.compile(r"trial-\d{5,9}\.parquet")
 COMPACT = "architectures.parquet"
 COMPACT_HISTORY = "history.parquet"
 
+# The latencies that were measured of a table's networks, beside either of them.
+LATENCY = "latency.parquet"
+
 
 def trial_file(trial: int) -> str:
     """Name of the file with a trial's rows."""
@@ -59,11 +62,11 @@ def table_files(source: Path) -> list[Path]:
 def _is_table_file(name: str) -> bool:
     """Whether a Parquet file in a table's folder has rows of the table.
 
-    A history has none, and the copy of a trial's file would repeat them.
+    A history and latencies are not rows, and the copy of a trial's file would repeat them.
     """
     if name.startswith("trial-"):
         return TRIAL_FILE.fullmatch(name) is not None
-    return name != COMPACT_HISTORY
+    return name not in (COMPACT_HISTORY, LATENCY)
 
 
 def is_study(folder: Path) -> bool:

@@ -15,7 +15,8 @@ from ofbnas.files.documents import parse_json
 from ofbnas.files.untrusted import check_regular, visible
 from ofbnas.study.report.history import histories, parent_sizes
 from ofbnas.table.columns import COLUMNS, COSTS, QUALITIES, SWEPT, comparable
-from ofbnas.table.layout import FOLDER, HISTORY_FOLDER, is_study
+from ofbnas.table.latency import with_latencies
+from ofbnas.table.layout import FOLDER, HISTORY_FOLDER, LATENCY, is_study
 from ofbnas.table.query import to_records
 from ofbnas.table.store import read_table
 
@@ -66,7 +67,8 @@ def contents(
         importance: Of swept fields.
         left_out: What the page lacks because a database was not opened, or null.
     """
-    table = read_table(folder)
+    # Where `ofbnas bench` has timed the networks, its newest times replace those of trials.
+    table = with_latencies(read_table(folder), folder)
     rows = to_records(table)
     history = histories(folder)
     architectures = [row["architecture"] for row in rows if row.get("architecture")]
@@ -121,7 +123,7 @@ def stamp(folder: Path, *, connect: bool = False) -> list[tuple[str, int, int]]:
     """
     storage = study_of(folder).sweep.storage if connect else None
     storage_file = file_of(storage, folder)
-    paths = [folder / "study.yaml"]
+    paths = [folder / "study.yaml", folder / LATENCY]
     stamps = []
     if storage_file is not None:
         paths.append(storage_file)
