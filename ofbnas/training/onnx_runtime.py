@@ -6,6 +6,7 @@ import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ def _unfused(model: nn.Module) -> Iterator[None]:
 
     torch's exporter does so by itself, but not in windows, whose tensors have a dimension more.
     """
-    fused = [each for each in model.modules() if getattr(each, "fused_attn", False)]
+    fused: list[Any] = [each for each in model.modules() if getattr(each, "fused_attn", False)]
     for module in fused:
         module.fused_attn = False
     try:
