@@ -63,11 +63,11 @@ def test_what_to_type_for_the_selected_network_follows_the_selection(browser, tm
     folder = tmp_path / "it's mine"
     folder.mkdir()
     browser.open(written(finished(folder)), 390)
-    trials = browser.js("state.data.trials.filter(t => t.architecture).map(t => t.trial)")
-    for trial in trials[:2]:
-        browser.choose("selected", str(trial))
-        arch_id = browser.js("selectedTrial().arch_id")
-        study = browser.js("state.data.study.folder")
+    data = browser.js("JSON.parse(document.getElementById('data').textContent)")
+    study = data["study"]["folder"]
+    for trial in [each for each in data["trials"] if each["architecture"]][:2]:
+        browser.choose("selected", str(trial["trial"]))
+        arch_id = trial["arch_id"]
         shell, python = browser.texts("#architecture .copied")
         for line in shell.splitlines():
             words = shlex.split(line)
