@@ -37,6 +37,10 @@ class DamagedError(InputError):
     """A file that is truncated, or was changed since it was written."""
 
 
+class ExportError(RuntimeError):
+    """A network cannot be exported, or the exported one does not compute what it computes."""
+
+
 class WorkerLostError(RuntimeError):
     """A process that trains together with others died or stopped answering.
 

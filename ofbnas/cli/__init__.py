@@ -21,7 +21,7 @@ from ofbnas.cli import (
     table,
 )  # fmt: skip
 from ofbnas.cli.output import say
-from ofbnas.errors import InputError, NotFiniteError, WorkerLostError
+from ofbnas.errors import ExportError, InputError, NotFiniteError, WorkerLostError
 from ofbnas.files.untrusted import visible
 
 app = typer.Typer(
@@ -75,7 +75,7 @@ def main() -> None:
     """
     try:
         app()
-    except (InputError, NotFiniteError, WorkerLostError, OSError) as error:
+    except (InputError, ExportError, NotFiniteError, WorkerLostError, OSError) as error:
         # Read here rather than in `ofbnas`, whose parameters are gone when a command fails.
         if "--debug" in sys.argv:
             raise

@@ -7,16 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
+from ofbnas.cli import export
 from ofbnas.cli.output import Json, print_json, print_table, say
 
 app = typer.Typer(
     name="arch",
     no_args_is_help=True,
-    help="List, show and publish the architectures of a table.",
+    help="List, show, export and publish the architectures of a table.",
 )
 Table = Annotated[
     Path, typer.Argument(help="A study's folder or a .parquet file.", metavar="TABLE")
 ]
+app.command("export")(export.export)
 
 COLUMNS = ["arch_id", "trial", "model", "gmacs", "params", "top1", "val_top1"]
 

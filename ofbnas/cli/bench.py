@@ -61,7 +61,7 @@ def bench(
     dtype: Annotated[Dtype, typer.Option(help="Of weights and images.")] = Dtype.FLOAT32,
     compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     runtime: Annotated[
-        Runtime, typer.Option(help="What computes; onnx needs the extra ofbnas[onnx].")
+        Runtime, typer.Option(help="What computes; onnx needs the extra ofbnas[export].")
     ] = Runtime.TORCH,
     seconds: Annotated[
         float, typer.Option(min=0, help="To time the slowest network for; the others do as many.")

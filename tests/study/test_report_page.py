@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import shlex
+
 import pytest
 from made_studies import (
     HOSTILE,
@@ -54,6 +57,24 @@ def test_what_only_a_database_knows_is_said_to_be_left_out(browser, tmp_path, vi
     assert "ofbnas study report --connect" in browser.one("#importance").text
     browser.open(vit)
     assert not browser.one("#left-out").is_displayed()
+
+
+def test_what_to_type_for_the_selected_network_follows_the_selection(browser, tmp_path):
+    folder = tmp_path / "it's mine"
+    folder.mkdir()
+    browser.open(written(finished(folder)), 390)
+    data = browser.js("JSON.parse(document.getElementById('data').textContent)")
+    study = data["study"]["folder"]
+    for trial in [each for each in data["trials"] if each.get("architecture")][:2]:
+        browser.choose("selected", str(trial["trial"]))
+        arch_id = trial["arch_id"]
+        shell, python = browser.texts("#architecture .copied")
+        for line in shell.splitlines():
+            words = shlex.split(line)
+            assert words[0] == "ofbnas" and study in words and arch_id in words
+        call = ast.parse(python).body[-1].value
+        assert [word.value for word in call.args] == [study, arch_id]
+    assert browser.complaints() == []
 
 
 def test_a_click_on_a_point_selects_its_trial_everywhere(browser, vit):

@@ -29,7 +29,30 @@ function drawArchitecture() {
       ),
       rows,
     ),
+    ...useOf(trial),
   );
+}
+
+// What to type to go on with the selected network, from the folder that the study was started in.
+function useOf(trial) {
+  const { folder } = state.data.study;
+  const id = trial.arch_id;
+  const commands = [
+    `ofbnas evaluate ${shellWord(folder)} --arch ${id}`,
+    `ofbnas arch export ${shellWord(folder)} --arch ${id} -o ${id}.onnx`,
+  ];
+  const code = ["import ofbnas", `model = ofbnas.load_subnet(${JSON.stringify(folder)}, "${id}")`];
+  return [
+    html("h3", {}, "Use this network"),
+    html("pre", { class: "copied", tabindex: "0" }, commands.join("\n")),
+    html("p", { class: "hint" }, "In Python, it is a plain timm model:"),
+    html("pre", { class: "copied", tabindex: "0" }, code.join("\n")),
+  ];
+}
+
+// A word for a shell, in quotes if it has characters that a shell would interpret.
+function shellWord(word) {
+  return /^[\w./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
 function withoutArchitecture(trial) {

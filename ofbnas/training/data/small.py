@@ -23,6 +23,13 @@ from ofbnas.training.data.stratified import stratified_split
 ALL = Shard()
 # Size of the images (channels, height, width).
 SIZES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28)}
+CLASS_NAMES = {
+    "digits": tuple("0123456789"),
+    "fashion_mnist": (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+        "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
