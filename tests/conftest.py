@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ from torch import nn
 
 from ofbnas.models.axes import Axis, Shares, axes
 from ofbnas.training.data import Data, load_data
+
+# Imports make about a million objects that all stay: no garbage is looked for while test files are
+# imported, and never again among what they made.
+gc.disable()
 
 # The models are too small for more threads, which would wait for each other on a busy machine.
 torch.set_num_threads(1)
@@ -52,6 +57,18 @@ SPACE = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run slow files first, so that no process is left alone with one at the end."""
     items.sort(key=lambda item: item.getparent(pytest.Module).get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage as usual from here on, except among what was imported."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Let the process destroy at its end what it imported."""
+    gc.unfreeze()
 
 
 def make(name: str = NAME, **kwargs: Any) -> nn.Module:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from commands import ofbnas, process
+from commands import ofbnas
 from conftest import ROOT
 from PIL import Image
 from safetensors.torch import save_file
@@ -70,7 +70,7 @@ def test_a_study_searches_at_real_width(imagenet, tmp_path, name):
         "finetune.accumulate": 2,
     }
     arguments = [part for field, value in few.items() for part in ("--set", f"{field}={value}")]
-    done = process(
+    done = ofbnas(
         "search",
         ROOT / "studies" / f"{name}.yaml",
         *arguments,
