@@ -28,6 +28,7 @@ STUDY = {
     "pretrain": {"epochs": 15, "lr": 5e-3},
     "search": {
         "epochs": 4, "lr": 2e-3, "budget": {"gmacs_share": 0.5}, "compensation": {"images": 128},
+        "refine": {"candidates": 2, "images": 128},
     },
     "finetune": {"epochs": 3, "lr": 2e-3},
     "sweep": {

@@ -62,6 +62,7 @@ def test_a_study_searches_at_real_width(imagenet, tmp_path, name):
         "model.pretrained": "false",
         "model.checkpoint": checkpoint,
         "search.epochs": 1,
+        "search.refine.candidates": 0,
         "search.batch_size": 6,
         "search.accumulate": 3,
         "search.importance.start_batches": 1,

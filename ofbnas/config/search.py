@@ -181,10 +181,11 @@ class RefineConfig(Section):
     """Candidates of the same cost, measured once all axes are decided. It needs no labels."""
 
     candidates: Candidates = 32
-    """How many are measured beside what was decided, which stays with 0. It has no effect where training goes on
-    from searched weights, nor in a search without training."""
+    """How many are measured beside what was decided; with 0, that stays. It has no effect where
+    training goes on from searched weights, with a budget in time, or in a search without training."""
     images: Batches = 1024
-    """Number of training images: candidates are compensated on one half, and compared on the other."""
+    """Number of training images: candidates are compensated on one half of them, and compared with
+    the parent on the other."""
 
 
 class SearchConfig(TrainConfig):

@@ -18,6 +18,7 @@ from torch import Tensor
 from ofbnas import parallel
 from ofbnas.config import SearchConfig
 from ofbnas.models.axes import Axis, Size
+from ofbnas.models.time_cost import TimeCost
 from ofbnas.nas.budget import Budget
 from ofbnas.nas.comparison import comparison_with, fisher_batches
 from ofbnas.nas.compensation import Cut, compensate_
@@ -46,7 +47,8 @@ def refined(
         config: The search's.
         seed: Of the choice of images.
     """
-    if not config.refine.candidates:
+    # A budget in time is kept by measuring what was decided, which another network was not.
+    if not config.refine.candidates or isinstance(budget.cost, TimeCost):
         return dict(chosen)
     images = first_images(data, config.refine.images, seed)
     return dict(Refinement(parent, budget, images, config, seed).best(chosen).units)

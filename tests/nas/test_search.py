@@ -30,6 +30,7 @@ def config(**changes) -> SearchConfig:
         "lr": 2e-3,
         "alpha": {"lr": 0.1, "spread": 1.0},
         "decide_by": 1.0,
+        "refine": {"candidates": 2, "images": 128},
     }
     values |= {
         "budget": {"gmacs_share": 0.5},
@@ -175,7 +176,9 @@ def test_other_seeds_find_subnets_of_similar_accuracy():
     kwargs = KWARGS | {"patch_size": 4, "class_token": False, "global_pool": "avg", "embed_dim": 32}
     model = timm.create_model(NAME, **kwargs)
     fit(model, data, TrainConfig(epochs=40, lr=4e-3), seed=0)
-    settings = SearchConfig(epochs=40, lr=4e-3, budget={"gmacs_share": 0.5})
+    settings = SearchConfig(
+        epochs=40, lr=4e-3, budget={"gmacs_share": 0.5}, refine={"candidates": 4, "images": 256}
+    )
     found = [
         search(model, data, settings, name=NAME, kwargs=kwargs, seed=seed) for seed in range(3)
     ]
