@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from ofbnas.study.images import record_of
 from ofbnas.study.networks import Network
 from ofbnas.study.parent import parent_kwargs, teacher_of, trained_parent
 from ofbnas.study.provenance import git_commit, versions
-from ofbnas.study.saved_subnet import save_subnet
+from ofbnas.study.saved_subnet import save_with_row
 from ofbnas.study.trial import CHECKPOINTS, device_name, remove_checkpoints
 from ofbnas.table import store
 from ofbnas.table.columns import COLUMNS, Row
@@ -214,19 +213,7 @@ def run_finetuning(
     row = replace(row, device=device_name(data.device), **measured)
     if shard().rank != 0:
         return row
-    weights, sha256 = save_subnet(tuned, folder, trial, row, data)
-    seconds = clock.seconds()
-    gpus = shard().world if data.device.type == "cuda" else 0
-    row = replace(
-        row,
-        weights=weights.relative_to(folder).as_posix(),
-        weights_sha256=sha256,
-        seconds=seconds,
-        gpu_hours=gpus * seconds / 3600,
-        finished_at=datetime.now(UTC),
-    )
-    # Written last: a row that is there has its weights.
-    store.write_row(folder, row)
+    row = save_with_row(tuned, row, folder, data, clock)
     remove_checkpoints(checkpoints)
     return row
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from ofbnas.models import subnet as subnets
 from ofbnas.models.stock import stock_args
 from ofbnas.models.subnet import Subnet
 from ofbnas.models.subnet_config import Images
+from ofbnas.parallel import shard
+from ofbnas.study.clock import Clock
+from ofbnas.table import store
 from ofbnas.table.columns import Row, comparable
 from ofbnas.training.data import Data
 
@@ -19,19 +24,46 @@ from ofbnas.training.data import Data
 CARD_COLUMNS = ("study", "trial", "dataset", "gmacs", "parent_gmacs", "params", "parent_params")
 
 
-def save_subnet(
-    subnet: Subnet,
-    folder: Path,
-    trial: int,
-    row: Row,
-    data: Data,
-) -> tuple[Path, str]:
+def save_with_row(
+    subnet: Subnet, row: Row, folder: Path, data: Data, clock: Clock, gpus: float | None = None
+) -> Row:
+    """Save a finished trial's subnet, and then write its row.
+
+    The row is written last: a trial that has one is finished, and is never run again.
+
+    Args:
+        subnet: The subnet.
+        row: All that was measured.
+        folder: The study's.
+        data: The images that the subnet was trained on, on its device.
+        clock: The trial's.
+        gpus: GPUs that the trial holds; by default one for each process on CUDA.
+
+    Returns:
+        The row as it was written.
+    """
+    weights, sha256 = save_subnet(subnet, folder, row, data)
+    seconds = clock.seconds()
+    if gpus is None:
+        gpus = shard().world if data.device.type == "cuda" else 0
+    row = replace(
+        row,
+        weights=weights.relative_to(folder).as_posix(),
+        weights_sha256=sha256,
+        seconds=seconds,
+        gpu_hours=gpus * seconds / 3600,
+        finished_at=datetime.now(UTC),
+    )
+    store.write_row(folder, row)
+    return row
+
+
+def save_subnet(subnet: Subnet, folder: Path, row: Row, data: Data) -> tuple[Path, str]:
     """Save a trial's subnet in a folder of its own.
 
     Args:
         subnet: The subnet.
         folder: The study's.
-        trial: The trial's number.
         row: What is known of the trial.
         data: The images that it was trained on.
 
@@ -42,7 +74,7 @@ def save_subnet(
     # attempt then uses the trial's own name. If that exists too, this trial itself saved its subnet
     # before it was interrupted.
     for _ in range(2):
-        path = subnet_folder(folder, subnet.architecture.id, trial)
+        path = subnet_folder(folder, subnet.architecture.id, row.trial)
         weights = path / WEIGHTS
         card = card_of(subnet, row.values())
         try:

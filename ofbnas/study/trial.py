@@ -27,7 +27,7 @@ from ofbnas.study.clock import Clock
 from ofbnas.study.images import data_record
 from ofbnas.study.parent import Parent, parent_with, teacher_of
 from ofbnas.study.provenance import git_commit, versions
-from ofbnas.study.saved_subnet import save_subnet
+from ofbnas.study.saved_subnet import save_with_row
 from ofbnas.table import store
 from ofbnas.table.columns import Row
 from ofbnas.table.trust import row_warnings
@@ -186,22 +186,8 @@ class Stages:
             return row
         if self.config.latency is not None:
             row = replace(row, **latency(subnet.model, self.parent.model, self.config.latency))
-        weights, sha256 = save_subnet(subnet, folder, row.trial, row, data)
         store.write_history(folder, row.trial, result.history)
-        seconds = clock.seconds()
-        if gpus is None:
-            gpus = shard().world if data.device.type == "cuda" else 0
-        row = replace(
-            row,
-            weights=weights.relative_to(folder).as_posix(),
-            weights_sha256=sha256,
-            seconds=seconds,
-            gpu_hours=gpus * seconds / 3600,
-            finished_at=datetime.now(UTC),
-        )
-        # The row is written last: a trial that has one is finished, and is never run again.
-        store.write_row(folder, row)
-        return row
+        return save_with_row(subnet, row, folder, data, clock, gpus)
 
 
 def _search_columns(config: StudyConfig, result: SearchResult) -> dict[str, Any]:
