@@ -21,7 +21,6 @@ from ofbnas.models.axes import check_sizes
 from ofbnas.models.create import create_parent
 from ofbnas.nas.plain import Network
 from ofbnas.study.provenance import versions
-from ofbnas.table.columns import QUALITIES
 from ofbnas.table.front import front
 from ofbnas.table.latency import Conditions
 from ofbnas.table.query import find
@@ -78,10 +77,7 @@ def of_table(source: Path, arch_ids: Sequence[str]) -> list[Benched]:
         InputError: There is no such table or architecture, or it cannot be made.
     """
     table = read_table(source)
-    if arch_ids:
-        rows = [find(table, arch_id) for arch_id in arch_ids]
-    else:
-        rows = [row for _, row in _on_front(table).iterrows()]
+    rows = [find(table, arch_id) for arch_id in arch_ids] if arch_ids else [row for _, row in front(table).iterrows()]
     if not rows:
         raise InputError(f"{source}: has no complete trial, so there is nothing to time")
     parents: dict[tuple[str, str], list[pd.Series[Any]]] = {}
@@ -107,14 +103,6 @@ def of_table(source: Path, arch_ids: Sequence[str]) -> list[Benched]:
                 raise InputError(f"{source}: {row['arch_id']} {error}") from None
             benched.append(Benched(row["arch_id"], model, kwargs, network.at(sizes).model))
     return benched
-
-
-def _on_front(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows on the front of multiply-accumulates and the first quality that has values."""
-    for quality in QUALITIES:
-        if quality in table.columns and table[quality].notna().any():
-            return front(table, x="gmacs", y=quality)
-    return table.iloc[:0]
 
 
 def bench(

@@ -34,6 +34,7 @@ from ofbnas.study.saved_subnet import save_with_row
 from ofbnas.study.trial import CHECKPOINTS, device_name, remove_checkpoints
 from ofbnas.table import store
 from ofbnas.table.columns import COLUMNS, Row
+from ofbnas.table.trust import row_warnings
 from ofbnas.training import quality
 from ofbnas.training.checkpoint import restart_if_stale
 from ofbnas.training.data import Data
@@ -42,7 +43,7 @@ from ofbnas.training.features import has_classifier
 from ofbnas.training.finetune import finetune
 
 # Columns that say how good the parent is on the images of the row.
-OF_PARENT = ("parent_top1", "parent_knn_top1")
+OF_PARENT = ("parent_top1", "parent_val_top1", "parent_knn_top1")
 # Columns that say how good a network is, which are measured again, each where it applies.
 OF_NETWORK = ("top1", "top5", "val_top1", "knn_top1", "cka")
 # Columns of a latency, which holds as long as the architecture stays.
@@ -210,7 +211,8 @@ def run_finetuning(
         **_on_validation(tuned, parent, data),
     }
     row = _row(finetuning, tuned, trial)
-    row = replace(row, device=device_name(data.device), **measured)
+    row = replace(row, device=device_name(data.device), val_images=len(data.val), **measured)
+    row = replace(row, warnings=row_warnings(row))
     if shard().rank != 0:
         return row
     row = save_with_row(tuned, row, folder, data, clock)

@@ -179,7 +179,7 @@ class Stages:
             val_images=len(data.val),
             device=device_name(data.device),
         )
-        row = replace(row, warnings=_warnings(row))
+        row = replace(row, warnings=row_warnings(row))
 
         # From here on only the first process measures and writes.
         if shard().rank != 0:
@@ -213,14 +213,6 @@ def _subnet_columns(subnet: Subnet, parent: Parent, data: Data) -> dict[str, Any
         **quality.on_test(subnet.model, data),
         **quality.on_validation(subnet.model, parent.model, data),
     }
-
-
-def _warnings(row: Row) -> str | None:
-    """What the row of a search says of its own figures."""
-    assert row.forced is not None
-    assert row.axes is not None
-    assert row.val_images is not None
-    return "; ".join(row_warnings(row.forced, row.axes, row.val_images, row.val_top1)) or None
 
 
 def _parent_columns(parent: Parent, data: Data) -> dict[str, Any]:

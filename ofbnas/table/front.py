@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import moocore
@@ -33,18 +33,26 @@ class Hypervolume:
     share: float
 
 
-def default_quality(tables: Iterable[pd.DataFrame]) -> str:
+def default_quality(tables: Collection[pd.DataFrame]) -> str:
     """The quality that fronts of tables are selected by, unless another is asked for.
 
     It is accuracy on validation images, since what is selected by test images looks better than it
-    is; but test accuracy where a row has that alone, as published results do.
+    is; but test accuracy where a row has that alone, as published results do; and that of nearest
+    neighbours for models without a classifier.
     """
-    for table in tables:
-        if "val_top1" not in table.columns or table["val_top1"].isna().all():
-            return "top1"
-        if "top1" in table.columns and (table["val_top1"].isna() & table["top1"].notna()).any():
-            return "top1"
-    return "val_top1"
+    for y in ("val_top1", "top1", "knn_top1"):
+        if all(_has(table, y) for table in tables):
+            return y
+    return "top1"
+
+
+def _has(table: pd.DataFrame, y: str) -> bool:
+    """Whether rows of a table have a quality, on validation images wherever on test images."""
+    if y not in table.columns or table[y].isna().all():
+        return False
+    if y != "val_top1" or "top1" not in table.columns:
+        return True
+    return not (table[y].isna() & table["top1"].notna()).any()
 
 
 def front(

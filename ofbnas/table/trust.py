@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from ofbnas.table.columns import Row
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -12,27 +14,21 @@ FEW_IMAGES = 500  # below, accuracies that differ by a point or two may well be 
 TEST_QUALITIES = ("top1", "top5", "knn_top1")  # measured on test images
 
 
-def row_warnings(forced: int, axes: int, images: int, top1: float | None) -> list[str]:
-    """What to say about a trial.
-
-    Args:
-        forced: Axes that were still open when all had to be decided.
-        axes: Axes in all.
-        images: Number of validation images.
-        top1: Accuracy on them, percent, or None for a model without a classifier.
-    """
+def row_warnings(row: Row) -> str | None:
+    """What to say about a trial, or None; what its row does not know is not spoken of."""
     warnings = []
-    if _are_most_forced(forced, axes):
+    if row.forced is not None and row.axes is not None and _are_most_forced(row.forced, row.axes):
         warnings.append(
-            f"{forced} of {axes} axes were still open when all had to be decided: "
+            f"{row.forced} of {row.axes} axes were still open when all had to be decided: "
             "the search had too little time, or search.one_hot_weight is too low"
         )
-    if images < FEW_IMAGES:
+    if row.val_images is not None and row.val_images < FEW_IMAGES:
         margin = ""
-        if top1 is not None:
-            margin = f", so val_top1 is known to about ± {_margin(top1, images):.1f} points"
-        warnings.append(f"there are only {images} validation images{margin}")
-    return warnings
+        if row.val_top1 is not None:
+            points = _margin(row.val_top1, row.val_images)
+            margin = f", so val_top1 is known to about ± {points:.1f} points"
+        warnings.append(f"there are only {row.val_images} validation images{margin}")
+    return "; ".join(warnings) or None
 
 
 def table_warnings(table: pd.DataFrame, y: str) -> list[str]:
