@@ -77,7 +77,11 @@ def of_table(source: Path, arch_ids: Sequence[str]) -> list[Benched]:
         InputError: There is no such table or architecture, or it cannot be made.
     """
     table = read_table(source)
-    rows = [find(table, arch_id) for arch_id in arch_ids] if arch_ids else [row for _, row in front(table).iterrows()]
+    rows = (
+        [find(table, arch_id) for arch_id in arch_ids]
+        if arch_ids
+        else [row for _, row in front(table).iterrows()]
+    )
     if not rows:
         raise InputError(f"{source}: has no complete trial, so there is nothing to time")
     parents: dict[tuple[str, str], list[pd.Series[Any]]] = {}
