@@ -27,7 +27,6 @@ from ofbnas.files.untrusted import visible
 app = typer.Typer(
     name="ofbnas",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

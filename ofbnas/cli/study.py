@@ -150,6 +150,17 @@ def plan(
         print_plan(result)
 
 
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of study files, by which an editor completes and checks them.
+
+    Example: ofbnas study schema > study.schema.json
+    """
+    from ofbnas.config.json_schema import study_schema
+
+    print_json(study_schema())
+
+
 @app.command("list")
 def list_studies(
     folder: Annotated[
