@@ -193,8 +193,8 @@ class StudyConfig(Section):
         Objective(metric="gmacs", direction="minimize"),
     ]
     """Columns of the table to optimize."""
-    sweep: SweepConfig
-    """The trials of the study."""
+    sweep: SweepConfig = SweepConfig(n_trials=1)
+    """The trials of the study; by default one, of the study's own values."""
     resources: ResourcesConfig = ResourcesConfig()
     """Resources of each trial."""
 

@@ -10,6 +10,7 @@ import yaml
 from commands import ofbnas
 from conftest import DIGITS, ROOT
 
+from ofbnas.config import StudyConfig
 from ofbnas.config.json_schema import study_schema
 
 STUDIES = [*ROOT.glob("studies/*.yaml"), *ROOT.glob("benchmarks/parents/*.yaml")]
@@ -50,6 +51,14 @@ def test_a_search_needs_epochs_or_a_preset():
         jsonschema.validate(study, SCHEMA)
     study["search"]["preset"] = "reference"
     jsonschema.validate(study, SCHEMA)
+
+
+def test_a_study_needs_no_sweep():
+    study = yaml.safe_load(DIGITS.read_text())
+    del study["sweep"]
+    jsonschema.validate(study, SCHEMA)
+    read = StudyConfig.model_validate(study)
+    assert read.sweep.n_trials == 1 and not read.sweep.params
 
 
 def test_the_command_prints_it():
