@@ -45,6 +45,7 @@ PLAIN = {
     "importance": {"start": "taylor"},
     "epochs": 3,
     "decide_by": 0.7,
+    "refine": {"candidates": 0},  # it draws labels, other ones in each process
 }
 
 

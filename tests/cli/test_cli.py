@@ -60,7 +60,7 @@ def test_a_study_leaves_what_it_promises(study):
         share = row["hp.search.budget.gmacs_share"]
         assert 0.95 * share <= row["gmacs"] / row["parent_gmacs"] <= share
         assert sorted(f.name for f in (study / "subnets" / row["arch_id"]).iterdir()) == [
-            "README.md", "config.json", "model.safetensors",
+            "README.md", "config.json", "load.py", "model.safetensors",
         ]  # fmt: skip
 
 

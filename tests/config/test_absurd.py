@@ -52,7 +52,7 @@ TEXTS = {
     "a key twice": (TEXT + "seed: 1\n", "line 8: has the key seed twice"),
     "a key of a section twice": (
         TEXT + "latency: {warmup: 1, warmup: 2}\n",
-        "line 34: has the key warmup twice",
+        "line 35: has the key warmup twice",
     ),
     "a mapping in itself": (TEXT + "latency: &a {batch_size: *a}\n", "nested too deep"),
     "a list in itself": (TEXT + "latency: &a [*a]\n", "nested too deep"),
@@ -65,7 +65,7 @@ TEXTS = {
         TEXT.replace("seed: 0", f"seed: {'9' * 5000}"),
         "line 9: has a number of 5,000 characters",
     ),
-    "a key that is a number": (TEXT + "1: 2\n", "line 34: unknown key 1"),
+    "a key that is a number": (TEXT + "1: 2\n", "line 35: unknown key 1"),
     "nan for timm": (
         TEXT.replace("kwargs: {", "kwargs: {qk_scale: .nan, "),
         "model.kwargs.qk_scale has nan",

@@ -13,12 +13,14 @@ import onnxruntime
 import pytest
 import torch
 from commands import PATIENCE, ofbnas
-from conftest import ROOT
+from conftest import ROOT, SPACE, make
 from contracts import MEMBERS, images_for
 from contracts import make as make_member
 from torch import nn
 
 from ofbnas.errors import ExportError
+from ofbnas.models.axes import axes
+from ofbnas.nas.plain import Network
 from ofbnas.study.exporting import export_network, images_of
 from ofbnas.study.networks import find_network
 from ofbnas.training.data import load_data
@@ -26,7 +28,7 @@ from ofbnas.training.exported import Preprocessing, export, load_exported
 from ofbnas.training.quantization import Int8, quantize
 
 DIGITS = ROOT / "studies" / "tables" / "digits"
-ARCH = "2492"  # the smallest; it has a block without attention
+ARCH = "ae81"  # one of the smallest
 SETTINGS = {"name": "digits", "shift": 1}
 FRESH = """
 import json, sys, torch
@@ -142,16 +144,28 @@ def test_dynamic_integers_need_no_images(floats, tmp_path):
     assert 1e-4 < difference < 1
 
 
-@pytest.mark.parametrize("name", ["beit", "hiera"])
-def test_members_of_other_families_are_exported(name, tmp_path):
-    """docs/deploy.md says which were tried by hand."""
-    model = make_member(MEMBERS[name]).requires_grad_(False)
-    images = images_for(model, 3)
+def check_export(model: nn.Module, images: torch.Tensor, file: Path) -> None:
+    model.requires_grad_(False)
     prepared = Preprocessing(tuple(images.shape[1:]), (0.5,), (0.5,), 0.9, "bicubic", None)
-    file = tmp_path / "model.onnx"
     file.write_bytes(export(model, ".onnx", prepared, {}))
     outputs = load_exported(file, 10)(images)
     torch.testing.assert_close(outputs, model(images), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["beit", "hiera"])
+def test_members_of_other_families_are_exported(name, tmp_path):
+    """docs/deploy.md says which were tried by hand."""
+    model = make_member(MEMBERS[name])
+    check_export(model, images_for(model, 3), tmp_path / "model.onnx")
+
+
+def test_a_network_that_has_lost_an_attention_is_exported(tmp_path):
+    model = make().eval()
+    nothing = torch.empty(0, 0, dtype=torch.long)
+    network = Network.whole(model, axes(model, SPACE | {"heads": [0, 2, 4]}))
+    cut = network.cut({"blocks.0.attn": nothing}).model
+    assert "blocks.0.attn.qkv.weight" not in cut.state_dict()
+    check_export(cut, images_for(model, 3), tmp_path / "model.onnx")
 
 
 class OnlyHere(nn.Module):

@@ -53,7 +53,12 @@ def test_rows_and_fronts_are_those_of_the_table(tmp_path):
     for pair, trials in found["fronts"].items():
         x, y = pair.split("/")
         assert trials == front(table, x=x, y=y)["trial"].tolist()
-    assert found["parent"] == {"gmacs": 7.994e-4, "params": 202058, "top1": 98.889, "val_top1": None}
+    assert found["parent"] == {
+        "gmacs": 7.994e-4,
+        "params": 202058,
+        "top1": 98.889,
+        "val_top1": 97.9,
+    }
     assert found["trials"][3]["hp"] == {
         "search.budget.gmacs_share": pytest.approx(0.39),
         "search.one_hot_weight": 0.06,

@@ -240,7 +240,8 @@ def test_a_pruned_row_is_on_no_front_whatever_it_says(tmp_path):
         write_row(tmp_path, row(trial))
     write_row(tmp_path, row(3, gmacs=0.1, top1=99.0, val_top1=99.0, status="pruned", seconds=1.0))
     table = read_table(tmp_path)
-    assert front(table)["trial"].tolist() == [1, 2]
+    assert front(table)["trial"].tolist() == [1]
+    assert front(table, y="top1")["trial"].tolist() == [1, 2]
     groups, _ = compare(
         {"a": table, "b": table[table["trial"] != 3]}, x="gmacs", y="val_top1", ref=(9.0, 0.0)
     )
