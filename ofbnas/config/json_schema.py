@@ -31,4 +31,4 @@ def study_schema() -> dict[str, Any]:
             section["anyOf"] = [{"required": ["preset"]}, {"required": supplied}]
     span = sections["Span"]
     sections["Span"] = {"description": span.pop("description"), "anyOf": [NUMBER, span]}
-    return {"$schema": DIALECT, "title": "Study of ofbnas", **schema}
+    return {"$schema": DIALECT, **schema, "title": "Study of ofbnas"}
