@@ -73,8 +73,7 @@ def ruled(rule: Rule, *, compensated: bool = False) -> Row:
         if compensated:
             config = case.settings().search.compensation
             images = first_images(case.data, config.images, case.seed)
-            cut = Cut(whole.model, whole.axes, network.model, network.axes, network.units)
-            compensate_(cut, lambda: images, config.ridge)
+            compensate_(Cut.between(whole, network), lambda: images, config.ridge)
         return Made(network.model, is_trained=False)
 
     return make

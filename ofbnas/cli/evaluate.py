@@ -220,23 +220,15 @@ def _model(
     name: str, data: Sequence[str], checkpoint: Path | None, settings: Sequence[str]
 ) -> _Subject:
     """A model by timm's name, with timm's weights or those of a file."""
-    from ofbnas.config.fields import set_value
-    from ofbnas.files.documents import parse_yaml
+    from ofbnas.config.fields import set_below
     from ofbnas.study.images import image_size
     from ofbnas.study.of_model import named_model
     from ofbnas.study.parent import model_with_weights
 
     named = named_model(name)
     tree: dict[str, Any] = {"model": {"kwargs": dict(named.kwargs)}}
-    for setting in settings:
-        field, sign, written = setting.partition("=")
-        if not sign or not field.startswith(KWARGS):
-            raise InputError(
-                f"--set {setting[:80]}: expected an argument of the model and its value, for "
-                "example --set model.kwargs.img_size=384"
-            )
-        value, _ = parse_yaml(written, f"--set {field[:80]}")
-        set_value(tree, field, value)
+    expected = "an argument of the model and its value, for example --set model.kwargs.img_size=384"
+    set_below(tree, settings, KWARGS, expected)
     kwargs = tree["model"]["kwargs"]
 
     known = Known(named.of_images, name, name)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from ofbnas.config.renamed import current_name
-from ofbnas.errors import one_line
+from ofbnas.errors import InputError, one_line
+from ofbnas.files.documents import parse_yaml
 from ofbnas.files.untrusted import visible
 
 LIMITS = ("gmacs", "params", "latency_ms", "gmacs_share", "params_share", "latency_share")
@@ -53,6 +54,26 @@ def set_value(tree: dict[str, Any], path: str, value: Any) -> None:
         for limit in LIMITS:
             tree.pop(limit, None)
     tree[leaf] = value
+
+
+def set_below(tree: dict[str, Any], settings: Sequence[str], prefix: str, expected: str) -> None:
+    """Set values from "NAME=VALUE" in a tree, in place, where all names begin with a prefix.
+
+    Args:
+        tree: The tree.
+        settings: The values, in YAML.
+        prefix: The prefix.
+        expected: What was expected, for messages.
+
+    Raises:
+        InputError: It is no name with this prefix and its value.
+    """
+    for setting in settings:
+        name, sign, written = setting.partition("=")
+        if not sign or not name.startswith(prefix):
+            raise InputError(f"--set {setting[:80]}: expected {expected}")
+        value, _ = parse_yaml(written, f"--set {name[:80]}")
+        set_value(tree, name, value)
 
 
 def overlap(name: str, other: str) -> bool:

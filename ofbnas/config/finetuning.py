@@ -7,12 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ofbnas.config.fields import first_error, set_value
+from ofbnas.config.fields import first_error, set_below
 from ofbnas.config.section import Section
 from ofbnas.config.study import StudyConfig
 from ofbnas.config.training import FinetuneConfig
 from ofbnas.errors import InputError
-from ofbnas.files.documents import parse_yaml
 
 PREFIX = "finetune."
 
@@ -55,15 +54,8 @@ def finetune_settings(
         tree["finetune"]["distill"] = None
     else:
         tree["finetune"]["distill"] = {} if taught is None else taught.model_dump()
-    for setting in settings:
-        name, sign, written = setting.partition("=")
-        if not sign or not name.startswith(PREFIX):
-            raise InputError(
-                f"--set {setting[:80]}: expected a field of finetune and its value, for example "
-                "--set finetune.batch_size=128"
-            )
-        value, _ = parse_yaml(written, f"--set {name[:80]}")
-        set_value(tree, name, value)
+    expected = "a field of finetune and its value, for example --set finetune.batch_size=128"
+    set_below(tree, settings, PREFIX, expected)
     try:
         return _Study.model_validate(tree).finetune
     except ValidationError as error:

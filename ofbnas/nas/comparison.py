@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ofbnas import parallel
+from ofbnas.models.axes import Axis
+from ofbnas.nas.saliency import taylor
+from ofbnas.training.data import Epoch
 from ofbnas.training.features import LinearCka, has_classifier
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -43,7 +46,31 @@ def comparison_with(parent: nn.Module, images: Sequence[Tensor]) -> Comparison:
     return OfFeatures(parent, images)
 
 
-def fisher_batches(
+def fisher_saliency(
+    model: nn.Module,
+    axes: Sequence[Axis],
+    images: Sequence[Tensor],
+    comparison: Comparison,
+    epoch: Epoch,
+) -> dict[str, Tensor]:
+    """How much each unit matters to what a model says, by its Fisher information.
+
+    Args:
+        model: The model.
+        axes: Its axes.
+        images: Batches of this process, [batch, channels, height, width].
+        comparison: Says what the model says, and how probable that is.
+        epoch: Gives the random numbers of what is drawn, other ones in each process.
+
+    Returns:
+        Axis name to saliency, [units].
+    """
+    generator = epoch.generator(rank=parallel.shard().rank)
+    batches = _fisher_batches(model, images, comparison.draw, generator)
+    return taylor(model, axes, batches, comparison.loss)
+
+
+def _fisher_batches(
     model: nn.Module,
     images: Sequence[Tensor],
     draw: Callable[[Tensor, torch.Generator], Tensor],

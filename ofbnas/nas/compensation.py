@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ofbnas import parallel
 from ofbnas.models.axes import Axis, Binding
 from ofbnas.models.shrink import take_slices
+from ofbnas.nas.plain import Network
 from ofbnas.nas.readers import EndOfPass, Reader, find_readers, hooked, start_graph
 from ofbnas.nas.regression import rows_of, solution
 
@@ -40,6 +41,11 @@ class Cut:
     model: nn.Module
     axes: Sequence[Axis]
     units: Mapping[str, Tensor]
+
+    @classmethod
+    def between(cls, parent: Network, network: Network) -> Cut:
+        """What was removed from a parent to get a network."""
+        return cls(parent.model, parent.axes, network.model, network.axes, network.units)
 
     def left(self, activations: Tensor, axis: Axis, binding: Binding) -> Tensor:
         """Those of the parent's activations that the cut model has too, [..., units left].

@@ -12,7 +12,7 @@ from ofbnas import parallel
 from ofbnas.config import SearchConfig
 from ofbnas.models.supernet import Supernet
 from ofbnas.nas import saliency
-from ofbnas.nas.comparison import comparison_with, fisher_batches
+from ofbnas.nas.comparison import comparison_with, fisher_saliency
 from ofbnas.training.data import Data, Epoch
 from ofbnas.training.features import has_classifier
 
@@ -77,6 +77,4 @@ def _without_labels(
     """The saliency of units by their Fisher information in the features, [units]."""
     model = supernet.model
     comparison = comparison_with(model, images)
-    generator = epoch.generator(rank=parallel.shard().rank)
-    batches = fisher_batches(model, images, comparison.draw, generator)
-    return saliency.taylor(model, supernet.axes, batches, comparison.loss)
+    return fisher_saliency(model, supernet.axes, images, comparison, epoch)

@@ -125,9 +125,8 @@ class ShrinkingNetwork:
         self.units = dict(units)
         kept = {name: left.to(self.device) for name, left in units.items()}
         network = parent.cut(kept)
-        cut = Cut(parent.model, parent.axes, network.model, network.axes, network.units)
         images = first_images(data, self.config.compensation.images, seed)
-        compensate_(cut, lambda: images, self.config.compensation.ridge)
+        compensate_(Cut.between(parent, network), lambda: images, self.config.compensation.ridge)
         if self.config.drop_path:
             set_drop_path(network.model, self.config.drop_path)
         self.supernet = Supernet(network.model, network.axes, masks={}).train()

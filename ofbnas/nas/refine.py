@@ -15,17 +15,16 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ofbnas import parallel
 from ofbnas.config import SearchConfig
 from ofbnas.models.axes import Axis, Size
 from ofbnas.models.time_cost import TimeCost
 from ofbnas.nas.budget import Budget
-from ofbnas.nas.comparison import comparison_with, fisher_batches
+from ofbnas.nas.comparison import comparison_with, fisher_saliency
 from ofbnas.nas.compensation import Cut, compensate_
 from ofbnas.nas.images import first_images
 from ofbnas.nas.plain import Network
 from ofbnas.nas.proportional import proportional
-from ofbnas.nas.saliency import best_units, taylor
+from ofbnas.nas.saliency import best_units
 from ofbnas.training.data import Data, Epoch
 
 FACTOR = 1.25  # by which a move multiplies shares, or divides them
@@ -95,9 +94,10 @@ class Refinement:
         self.comparison = comparison_with(parent.model, compared_on)
         self.ridge = config.compensation.ridge
         self.most = config.refine.candidates
-        generator = Epoch(seed, 0, SALIENCY_STREAM).generator(rank=parallel.shard().rank)
-        batches = fisher_batches(parent.model, compared_on, self.comparison.draw, generator)
-        self.saliency = taylor(parent.model, parent.axes, batches, self.comparison.loss)
+        epoch = Epoch(seed, 0, SALIENCY_STREAM)
+        self.saliency = fisher_saliency(
+            parent.model, parent.axes, compared_on, self.comparison, epoch
+        )
 
     def best(self, chosen: Units) -> Candidate:
         """The best candidate that is found.
@@ -146,8 +146,7 @@ class Refinement:
                 if units[axis.name].numel() < axis.units
             }
         )
-        cut = Cut(self.parent.model, self.parent.axes, network.model, network.axes, network.units)
-        compensate_(cut, lambda: self.solved_on, self.ridge)
+        compensate_(Cut.between(self.parent, network), lambda: self.solved_on, self.ridge)
         return Candidate(units, self.comparison.divergence(network.model))
 
     def _units(self, sizes: Sequence[Size]) -> dict[str, Tensor]:

@@ -19,19 +19,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ofbnas import parallel
 from ofbnas.config import BudgetConfig, SearchConfig
 from ofbnas.models.axes import Axis, at_sizes
 from ofbnas.models.cost import sizes_of
 from ofbnas.models.shrink import with_tensors
 from ofbnas.nas.budget import budget_of, choose, choose_measured, option_sizes, window_below
-from ofbnas.nas.comparison import comparison_with, fisher_batches
+from ofbnas.nas.comparison import comparison_with, fisher_saliency
 from ofbnas.nas.compensation import Cut, compensate_
 from ofbnas.nas.dynamic import Floats, Ints
 from ofbnas.nas.history import axes_record
 from ofbnas.nas.images import BATCH_SIZE, first_images
 from ofbnas.nas.plain import Network
-from ofbnas.nas.saliency import best_units, taylor
+from ofbnas.nas.saliency import best_units
 from ofbnas.nas.stand_in import input_moments, stand_in
 from ofbnas.training.checkpoint import load_checkpoint, save_checkpoint
 from ofbnas.training.data import Data, Epoch
@@ -186,18 +185,16 @@ class TrainingFreeSearch:
             if (groups, channels) != axis.size:
                 kept[axis.name] = best_units(saliency[axis.name], axis.size, (groups, channels))
         network = before.cut(kept)
-        cut = Cut(self.parent.model, self.parent.axes, network.model, network.axes, network.units)
-        compensate_(cut, lambda: self.images, self.compensation.ridge)
+        compensate_(Cut.between(self.parent, network), lambda: self.images, self.compensation.ridge)
         divergence = self.comparison.divergence(network.model)
         self.history.append(self._record(before, network, step, divergence))
         return network
 
     def _saliency(self, network: Network, step: int) -> dict[str, Tensor]:
         """How much each unit matters to what the network says, by its Fisher information."""
-        generator = Epoch(self.seed, step, LABELS_STREAM).generator(rank=parallel.shard().rank)
-        draw = self.comparison.draw
-        batches = fisher_batches(network.model, self.scoring_images, draw, generator)
-        return taylor(network.model, network.axes, batches, self.comparison.loss)
+        epoch = Epoch(self.seed, step, LABELS_STREAM)
+        images = self.scoring_images
+        return fisher_saliency(network.model, network.axes, images, self.comparison, epoch)
 
     def _scores(
         self, network: Network, sizes: Sequence[Ints], saliency: Mapping[str, Tensor]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from copy import copy
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
@@ -118,6 +119,25 @@ class Data(ABC):
     def num_batches(self, size: int) -> int:
         """Number of batches of an epoch: at least 1; an incomplete last one does not count."""
         return max(1, self.train_images // size)
+
+
+class PlacedData(Data):
+    """A data set whose batches are read one by one, and then put on a device."""
+
+    _device: torch.device
+
+    @property
+    def device(self) -> torch.device:
+        """The device of batches."""
+        return self._device
+
+    def to(self, device: torch.device | str) -> Self:
+        """The data set with its batches on a device."""
+        other = copy(self)
+        other._device = torch.device(device)
+        other.val = self.val.to(other._device)
+        other.test = self.test.to(other._device)
+        return other
 
 
 def rand_augment_of(description: str, mean: tuple[int, ...] | int) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from copy import copy
 from typing import Any, Self
 
 import torch
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from ofbnas.errors import InputError, one_line
 from ofbnas.parallel import Shard
-from ofbnas.training.data.base import Batches, Data, Epoch, rand_augment_of
+from ofbnas.training.data.base import Batches, Epoch, PlacedData, rand_augment_of
 
 ALL = Shard()
 
@@ -52,7 +51,7 @@ class ImageSplit:
         yield from to_device(loader, self.device)
 
 
-class ReadData(Data):
+class ReadData(PlacedData):
     """Base of data sets whose batches are read by processes and then moved to a device."""
 
     def __init__(
@@ -73,19 +72,6 @@ class ReadData(Data):
     def resizing(self) -> tuple[str, float]:
         """How test images are resized, by timm's names: `interpolation` and `crop_pct`."""
         return self.settings["interpolation"], self.settings["crop_pct"]
-
-    @property
-    def device(self) -> torch.device:
-        """The device of batches."""
-        return self._device
-
-    def to(self, device: torch.device | str) -> Self:
-        """The data set with its batches on a device."""
-        other = copy(self)
-        other._device = torch.device(device)
-        other.val = self.val.to(other._device)
-        other.test = self.test.to(other._device)
-        return other
 
     def loader(
         self,

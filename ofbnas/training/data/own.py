@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ofbnas.errors import InputError
 from ofbnas.parallel import Shard
-from ofbnas.training.data.base import Batches, Data, Epoch
+from ofbnas.training.data.base import Batches, Data, Epoch, PlacedData
 
 Loader = Any  # torch's DataLoader, or timm's PrefetchLoader, which has no types
 Images = Loader | Dataset[Any]
@@ -112,7 +112,7 @@ class OwnSplit:
                 yield images, labels
 
 
-class OwnData(Data):
+class OwnData(PlacedData):
     """A user's own Datasets or DataLoaders; `data_from` makes it."""
 
     def __init__(
@@ -133,22 +133,9 @@ class OwnData(Data):
         self._device = torch.device("cpu")
 
     @property
-    def device(self) -> torch.device:
-        """The device of batches."""
-        return self._device
-
-    @property
     def train_images(self) -> int:
         """Number of training images of an epoch, of all processes."""
         return _count(self._train)
-
-    def to(self, device: torch.device | str) -> Self:
-        """The data set with its batches on a device."""
-        other = copy(self)
-        other._device = torch.device(device)
-        other.val = self.val.to(other._device)
-        other.test = self.test.to(other._device)
-        return other
 
     def shuffled(self, size: int, epoch: Epoch) -> Batches:
         """One epoch of training batches.
