@@ -21,6 +21,43 @@ from ofbnas.nas.readers import EndOfPass, Reader, find_readers, hooked, start_gr
 from ofbnas.nas.regression import rows_of, solution
 
 Images = Callable[[], Iterable[Tensor]]
+KEPT_BYTES = 2**31  # of a parent's activations, for one cut after another
+
+
+class ParentActivations:
+    """A parent's activations where layers are compared, for any number of its cuts.
+
+    They are kept, as far as they fit into a number of bytes, since most of the time of a cut would
+    go into computing them; others are computed anew each time.
+    """
+
+    def __init__(self, parent: nn.Module, kept_bytes: int = KEPT_BYTES) -> None:
+        """Begin with none.
+
+        Args:
+            parent: In evaluation mode; it must not change.
+            kept_bytes: How many may be kept; 0 keeps none.
+        """
+        self.parent = parent
+        self.bytes_left = kept_bytes
+        self.kept: dict[tuple[str, int], Tensor] = {}
+
+    def at(self, reader: Reader, images: Tensor, batch: int) -> Tensor:
+        """The parent's activations with which those behind a layer are compared, [..., units].
+
+        Args:
+            reader: The layer.
+            images: [batch, channels, height, width].
+            batch: Their number; the same images have the same number at each call.
+        """
+        place = (reader.norm or reader.name, batch)
+        if place in self.kept:
+            return self.kept[place]
+        activations = _compared(self.parent, reader, images)
+        if activations.nbytes <= self.bytes_left:
+            self.bytes_left -= activations.nbytes
+            self.kept[place] = activations
+        return activations
 
 
 @dataclass(frozen=True)
@@ -64,7 +101,11 @@ class Cut:
 
 @torch.no_grad()
 def compensate_(
-    cut: Cut, images: Images, ridge: float = 0.01, only: Collection[str] | None = None
+    cut: Cut,
+    images: Images,
+    ridge: float = 0.01,
+    only: Collection[str] | None = None,
+    activations: ParentActivations | None = None,
 ) -> list[str]:
     """Change the linear layers of a cut model so that its activations are nearest to the parent's.
 
@@ -91,6 +132,7 @@ def compensate_(
             Each of several processes gives its own, and all get the same weights.
         ridge: Weight of the pull towards the present weights, above 0.
         only: Names of the layers that may change; by default all.
+        activations: Of the cut's parent for these images, where it is cut more than once.
 
     Returns:
         The names of the layers that were solved.
@@ -99,20 +141,25 @@ def compensate_(
     readers = find_readers(cut.model, cut.axes, first_batch[:2])
     if only is not None:
         readers = [reader for reader in readers if reader.name in only]
+    if activations is None:
+        activations = ParentActivations(cut.parent, kept_bytes=0)
     for reader in readers:
-        _solve_(reader, cut, images, ridge)
+        _solve_(reader, cut, images, ridge, activations)
     return [reader.name for reader in readers]
 
 
-def _solve_(reader: Reader, cut: Cut, images: Images, ridge: float) -> None:
+def _solve_(
+    reader: Reader, cut: Cut, images: Images, ridge: float, activations: ParentActivations
+) -> None:
     """Change the weight and bias of one layer."""
     layer = cut.model.get_submodule(reader.name)
     assert isinstance(layer, nn.Linear)
     num_inputs = layer.in_features + (layer.bias is not None)
     gram = layer.weight.new_zeros(num_inputs, num_inputs, dtype=torch.float64)  # sum a a'
     products = gram.new_zeros(num_inputs, layer.out_features)  # sum a e'
-    for batch in images():
-        inputs, lacks = _lacking(reader, cut, batch)
+    for number, batch in enumerate(images()):
+        target = activations.at(reader, batch, number)
+        inputs, lacks = _lacking(reader, cut, batch, target)
         rows = rows_of(layer, inputs)
         gram += rows.T @ rows
         products += rows.T @ lacks.flatten(0, -2).double()
@@ -125,9 +172,15 @@ def _solve_(reader: Reader, cut: Cut, images: Images, ridge: float) -> None:
         layer.bias.add_(change[:, -1])
 
 
-def _lacking(reader: Reader, cut: Cut, images: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer's inputs in the cut model, [..., inputs], and what its outputs lack, [..., outputs]."""
-    target = _compared(cut.parent, reader, images)
+def _lacking(reader: Reader, cut: Cut, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer's inputs in the cut model, [..., inputs], and what its outputs lack, [..., outputs].
+
+    Args:
+        reader: The layer.
+        cut: The parent and the cut model.
+        images: [batch, channels, height, width].
+        target: The parent's activations with which those of the cut model are compared.
+    """
     if reader.lies_along is not None:
         target = cut.left(target, *reader.lies_along)
     if reader.norm is None:

@@ -20,7 +20,7 @@ from ofbnas.models.axes import Axis, Size
 from ofbnas.models.time_cost import TimeCost
 from ofbnas.nas.budget import Budget
 from ofbnas.nas.comparison import comparison_with, fisher_saliency
-from ofbnas.nas.compensation import Cut, compensate_
+from ofbnas.nas.compensation import Cut, ParentActivations, compensate_
 from ofbnas.nas.images import first_images
 from ofbnas.nas.plain import Network
 from ofbnas.nas.proportional import proportional
@@ -92,6 +92,7 @@ class Refinement:
         self.solved_on = images[half:]
         compared_on = images[:half] or images
         self.comparison = comparison_with(parent.model, compared_on)
+        self.activations = ParentActivations(parent.model)
         self.ridge = config.compensation.ridge
         self.most = config.refine.candidates
         epoch = Epoch(seed, 0, SALIENCY_STREAM)
@@ -146,7 +147,9 @@ class Refinement:
                 if units[axis.name].numel() < axis.units
             }
         )
-        compensate_(Cut.between(self.parent, network), lambda: self.solved_on, self.ridge)
+        cut = Cut.between(self.parent, network)
+        images = self.solved_on
+        compensate_(cut, lambda: images, self.ridge, activations=self.activations)
         return Candidate(units, self.comparison.divergence(network.model))
 
     def _units(self, sizes: Sequence[Size]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from conftest import make, make_swin
 from torch import nn
 
 from ofbnas.models.axes import axes
-from ofbnas.nas.compensation import Cut, _lacking, compensate_
+from ofbnas.nas.compensation import Cut, ParentActivations, _lacking, compensate_
 from ofbnas.nas.plain import Network
 from ofbnas.nas.readers import find_readers
 from ofbnas.nas.saliency import best_units
@@ -41,6 +41,13 @@ def outputs_differ(cut: Cut, images: torch.Tensor) -> float:
         return float((cut.model(images) - cut.parent(images)).abs().max())
 
 
+def lacking(reader, cut: Cut, images: torch.Tensor) -> float:
+    """The sum of squares that compensation minimizes."""
+    with torch.no_grad():
+        target = ParentActivations(cut.parent).at(reader, images, 0)
+        return float(_lacking(reader, cut, images, target)[1].square().sum())
+
+
 @pytest.fixture(params=[make, make_swin], ids=["vit", "swin"])
 def network(request) -> Network:
     return whole(request.param())
@@ -58,18 +65,34 @@ def test_each_layer_lacks_no_more_than_before(network, images):
     """Layer by layer, the sum of squares that is minimized does not grow, and in all it falls."""
     cut = cut_of(network, smallest(network))
     readers = find_readers(cut.model, cut.axes, images)
-    with torch.no_grad():
-        before = [_lacking(reader, cut, images)[1].square().sum() for reader in readers]
+    before = [lacking(reader, cut, images) for reader in readers]
     as_cut = outputs_differ(cut, images)
     after = []
     for index, reader in enumerate(readers):
-        with torch.no_grad():
-            present = _lacking(reader, cut, images)[1].square().sum()
-            compensate_(cut, lambda: [images], only=[reader.name])
-            after.append(_lacking(reader, cut, images)[1].square().sum())
+        present = lacking(reader, cut, images)
+        compensate_(cut, lambda: [images], only=[reader.name])
+        after.append(lacking(reader, cut, images))
         assert after[-1] <= present * (1 + 1e-5), readers[index].name
     assert sum(after) < 0.8 * sum(before)
     assert outputs_differ(cut, images) < as_cut
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 3 * 4 * 8 * 5 * 16, 2**31], ids=["none", "some", "all"])
+def test_kept_activations_of_the_parent_change_nothing(network, kept_bytes):
+    """However many of them are kept, a second cut finds what it would compute anew."""
+    batches = many_images().split(32)
+    activations = ParentActivations(network.model, kept_bytes)
+    for names in ([], [network.axes[-1].name]):
+        anew = cut_of(network, smallest(network, *names))
+        cut = cut_of(network, smallest(network, *names))
+        solved = compensate_(anew, lambda: batches)
+        assert compensate_(cut, lambda: batches, activations=activations) == solved
+        for name, tensor in cut.model.state_dict().items():
+            assert torch.equal(tensor, anew.model.state_dict()[name])
+        kept = sum(tensor.nbytes for tensor in activations.kept.values())
+        assert kept == kept_bytes - activations.bytes_left <= kept_bytes
+    everything = len(activations.kept) == len(batches) * len(solved)
+    assert everything == (kept_bytes == 2**31) and bool(activations.kept) == bool(kept_bytes)
 
 
 def test_the_layers_are_found_in_the_order_of_the_forward_pass(images):
