@@ -15,7 +15,7 @@ from ofbnas.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-    from ofbnas.config import StudyConfig
+    from ofbnas.config import DataConfig, StudyConfig
     from ofbnas.study.finetuned import Finetuning
     from ofbnas.study.networks import Network
     from ofbnas.table.columns import Row
@@ -120,6 +120,7 @@ def finetune(
         parent=parent,
         new_classifier=new_classifier,
         seed=seed,
+        chosen=study is not None,
     )
     with joined() as device:
         print_rows([_trained(finetuning, config, folder, device)], as_json=as_json)
@@ -136,8 +137,9 @@ def _finetuning(
     parent: Path | None,
     new_classifier: bool,
     seed: int,
+    chosen: bool,
 ) -> Finetuning:
-    """What the command line asks for.
+    """What the command line asks for; `chosen` says that it names the study.
 
     Raises:
         InputError: It cannot be done, or something is not allowed.
@@ -151,7 +153,7 @@ def _finetuning(
 
     row = network.row
     model = network.subnet.model
-    known = known_of_row(row, table, study)
+    known = known_of_row(row, table, study, chosen=chosen)
     images = chosen_images(known, data, row.num_classes or 1)
     check_size(images, str(row.arch_id), input_size(model))
 
@@ -164,6 +166,8 @@ def _finetuning(
         wanted = taught and (same_classes or not (has_classifier(model) or replaced))
     config = finetune_settings(study, row.swept, settings, distill=wanted)
     finetuning = Finetuning(network, images, config, seed, new_classifier, parent)
+    if study is not None and finetuning.learns_from_parent():
+        _check_may_be_called(study, images, chosen=chosen)
     if replaced and finetuning.learns_from_parent():
         raise InputError(
             f"{row.arch_id} gets a new classifier for the {images.num_classes} classes of "
@@ -174,6 +178,22 @@ def _finetuning(
     check_task(start, config.distill, "finetune")
     weights_optimizer(start, config)  # before images are read: timm may lack the optimizer
     return finetuning
+
+
+def _check_may_be_called(study: StudyConfig, images: DataConfig, *, chosen: bool) -> None:
+    """Check that no function that only a stranger's study names would make a parent's images.
+
+    Raises:
+        InputError: It would.
+    """
+    from ofbnas.config import OwnDataConfig
+
+    makes = study.data.name
+    if isinstance(study.data, OwnDataConfig) and not chosen and images.name != makes:
+        raise InputError(
+            f"{makes} makes the images of the parent, and would be called; --study FILE with the "
+            "file of the study allows it, or leave out the distillation with --no-distill"
+        )
 
 
 def _trained(
@@ -195,7 +215,7 @@ def _trained(
     parent = None
     if finetuning.learns_from_parent():
         of_study = data
-        if study is not None and study.data != finetuning.images:
+        if study is not None and not _same(study.data, finetuning.images):
             of_study = data_of(study).to(device)
         parent = parent_of(finetuning, study, of_study, callbacks)
     if first:
@@ -203,3 +223,11 @@ def _trained(
         head = ", with a new classifier" if finetuning.replaces_classifier() else ""
         say(f"finetune: {row.arch_id} on {finetuning.images.name}, {teacher}{head}", err=True)
     return run_finetuning(finetuning, data, folder, parent, callbacks)
+
+
+def _same(data: DataConfig, other: DataConfig) -> bool:
+    """Whether two sections are of the same images, wherever the code that makes them lies."""
+    ours, others = data.model_dump(), other.model_dump()
+    if ":" in data.name:
+        others["path"] = ours.get("path")
+    return ours == others

@@ -34,7 +34,8 @@ class Known(NamedTuple):
         fields: Fields of the section data of a study.
         network: The network, for messages.
         where: What they were read from, for messages.
-        trusted: Whether the user chose them; otherwise they may come from a stranger.
+        trusted: Whether the user chose them; otherwise they may come from a stranger, who must not
+            choose what this machine downloads or runs.
     """
 
     fields: Mapping[str, Any]
@@ -43,23 +44,31 @@ class Known(NamedTuple):
     trusted: bool = True
 
 
-def known_of_row(row: Row, table: Path, study: StudyConfig | None) -> Known:
+def known_of_row(
+    row: Row, table: Path, study: StudyConfig | None, *, chosen: bool = False
+) -> Known:
     """What a study, if there is one, or a row says of the images of its network.
 
     Args:
         row: The row of a network.
         table: Its table.
         study: The study that it belongs to.
+        chosen: Whether the user has named the study; otherwise it is the table's, and may come from
+            a stranger, as the table may.
 
     Raises:
         InputError: What the row says is not a section of a study.
     """
+    from ofbnas.config import OwnDataConfig
     from ofbnas.config.images import recorded_data
 
-    if study is not None:
-        return Known(study.data.model_dump(), str(row.arch_id), table)
-    fields = recorded_data(row.data, table)
-    return Known(fields, str(row.arch_id), table, trusted=False)
+    if study is None:
+        return Known(recorded_data(row.data, table), str(row.arch_id), table, trusted=False)
+    fields = study.data.model_dump()
+    trusted = chosen or not isinstance(study.data, OwnDataConfig)
+    if not trusted:
+        del fields["path"]  # of Python code
+    return Known(fields, str(row.arch_id), table, trusted)
 
 
 def chosen_images(known: Known, given: Sequence[str], classes: int) -> DataConfig:
@@ -72,9 +81,10 @@ def chosen_images(known: Known, given: Sequence[str], classes: int) -> DataConfi
 
     Raises:
         InputError: Nothing says which images they are, or a field is not one of a data set's, or a
-            data set that only a stranger's table names would be downloaded.
+            data set that only a stranger's table names would be downloaded, or a function called.
     """
     from ofbnas.config.images import completed_data
+    from ofbnas.config.model import kind_of_data
     from ofbnas.config.study_file import load_study
     from ofbnas.errors import InputError
     from ofbnas.training.data import may_download
@@ -96,12 +106,17 @@ def chosen_images(known: Known, given: Sequence[str], classes: int) -> DataConfi
         raise InputError(
             f"{known.where}: does not say which images {known.network} is for; give {DATA_FORMS}"
         )
-    # A table may come from a stranger, who must not choose what this machine downloads.
-    if not known.trusted and "name" not in fields and may_download(str(name)):
-        raise InputError(
-            f"{known.where}: says that the images are {name}, which may be downloaded; "
-            f"--data {name} allows it"
-        )
+    if not known.trusted and "name" not in fields:
+        if may_download(str(name)):
+            raise InputError(
+                f"{known.where}: says that the images are {name}, which may be downloaded; "
+                f"--data {name} allows it"
+            )
+        if kind_of_data({"name": name}) == "own":
+            raise InputError(
+                f"{known.where}: says that {name} makes the images, which would be called; "
+                f"--data {name} allows it, of the working folder or of --data path=DIR"
+            )
     where = "--data" if given else known.where
     return completed_data(known.fields, fields, classes, where)
 

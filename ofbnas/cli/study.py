@@ -111,7 +111,7 @@ def plan(
         bool,
         typer.Option(
             "--connect",
-            help="Also count images in data sets that may have to be downloaded.",
+            help="Also count images that may have to be downloaded, or that a function makes.",
         ),
     ] = False,
     measure: Annotated[

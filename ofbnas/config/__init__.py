@@ -1,7 +1,13 @@
 """Every number that a run depends on, read from YAML and checked before the run starts."""
 
 from ofbnas.config.latency import LatencyConfig, TimedOnConfig
-from ofbnas.config.model import DataConfig, ImageDataConfig, ModelConfig, SmallDataConfig
+from ofbnas.config.model import (
+    DataConfig,
+    ImageDataConfig,
+    ModelConfig,
+    OwnDataConfig,
+    SmallDataConfig,
+)
 from ofbnas.config.ranges import ChoiceParam, FloatParam, IntParam
 from ofbnas.config.search import BudgetConfig, SearchConfig
 from ofbnas.config.section import Length, RampConfig, Span
@@ -28,6 +34,7 @@ __all__ = [
     "LatencyConfig",
     "Length",
     "ModelConfig",
+    "OwnDataConfig",
     "RampConfig",
     "RangeConfig",
     "RateConfig",

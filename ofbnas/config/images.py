@@ -57,10 +57,10 @@ def completed_data(
         InputError: Together they are not a section of a study.
     """
     tree = {**known, **given}
-    # The two kinds of data sets have different fields.
+    # Each kind of data set has its own fields.
     if kind_of_data(known) != kind_of_data(tree):
         tree = dict(given)
-    if kind_of_data(tree) == "images":
+    if kind_of_data(tree) != "small":
         tree.setdefault("num_classes", num_classes)
     try:
         return _Study.model_validate({"data": tree}).data

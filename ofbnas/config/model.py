@@ -76,7 +76,7 @@ class SmallDataConfig(Section):
 class ImageDataConfig(Section):
     """A data set of images that timm reads and resizes to the model's input size."""
 
-    name: str
+    name: Annotated[str, Field(pattern="^folder$|/")]
     """Name of the data set. folder: a folder with one folder (or .tar) per split, which holds one
     folder of images per class. Otherwise a name that timm.data.create_dataset knows, such as
     hfds/ILSVRC/imagenet-1k or wds/imagenet."""
@@ -117,6 +117,23 @@ class ImageDataConfig(Section):
     default the one that the model was trained for."""
 
 
+class OwnDataConfig(Section):
+    """A data set that a Python function of yours makes."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    """The function as module:function. It returns an ofbnas.Data, such as ofbnas.data_from makes of
+    torch's Datasets or DataLoaders."""
+    path: Path = Path()
+    """Folder of the module, if it is not installed; by default that of the study's file."""
+    kwargs: dict[str, Plain] = {}
+    """Arguments of the function."""
+    num_classes: Size
+    """Number of classes."""
+    train_images: Images | None = None
+    """Number of training images: used to plan a study, which calls no function, and to check that
+    none are missing."""
+
+
 def kind_of_data(value: Any) -> str:
     """The kind of section that a data set's name belongs to.
 
@@ -124,19 +141,24 @@ def kind_of_data(value: Any) -> str:
         value: The section, as a mapping or a model.
 
     Returns:
-        "images" for images that timm reads, "small" for those kept in memory.
+        "images" for images that timm reads, "own" for those that a function makes, "small" for
+        those kept in memory.
 
-    >>> kind_of_data({"name": "hfds/ILSVRC/imagenet-1k"})
-    'images'
+    >>> kind_of_data({"name": "hfds/ILSVRC/imagenet-1k"}), kind_of_data({"name": "my.data:make"})
+    ('images', 'own')
     """
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
     # timm's names of data sets begin with where they come from, such as hfds/ or torch/.
     if isinstance(name, str) and (name == "folder" or "/" in name):
         return "images"
+    if isinstance(name, str) and ":" in name:
+        return "own"
     return "small"
 
 
 DataConfig = Annotated[
-    Annotated[SmallDataConfig, Tag("small")] | Annotated[ImageDataConfig, Tag("images")],
+    Annotated[SmallDataConfig, Tag("small")]
+    | Annotated[ImageDataConfig, Tag("images")]
+    | Annotated[OwnDataConfig, Tag("own")],
     Discriminator(kind_of_data),
 ]

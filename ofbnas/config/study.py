@@ -176,8 +176,8 @@ class StudyConfig(Section):
     model: ModelConfig
     """The parent."""
     data: DataConfig
-    """The data set: fields of SmallDataConfig for digits and fashion_mnist, else of
-    ImageDataConfig."""
+    """The data set: fields of SmallDataConfig for digits and fashion_mnist, of OwnDataConfig for a
+    function of yours (module:function), else of ImageDataConfig."""
     pretrain: TrainConfig | None = None
     """How the parent is trained if no weights are given for it; done once, then cached."""
     search_space: SpaceOrName = "vit"

@@ -17,7 +17,7 @@ from ofbnas.errors import ExportError
 from ofbnas.files import durable
 from ofbnas.models.axes import input_size
 from ofbnas.study.networks import Network
-from ofbnas.training.data import SIZES, Split, load_data, load_test
+from ofbnas.training.data import Split, load_data, load_test
 from ofbnas.training.data.images import ImageSplit
 from ofbnas.training.data.small import CLASS_NAMES
 from ofbnas.training.data.splits import classes_of
@@ -90,7 +90,7 @@ def images_of(settings: Mapping[str, Any], model: nn.Module, *, val: bool) -> Im
         InputError: They cannot be read.
     """
     name = settings["name"]
-    if name in SIZES or val or not has_classifier(model):
+    if settings.get("mean") is None or val or not has_classifier(model):
         data = load_data(**settings)
         test, val_split, mean, std = data.test, data.val, data.mean, data.std
     else:

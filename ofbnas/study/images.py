@@ -9,7 +9,7 @@ from typing import Any
 import timm
 from timm.data import resolve_data_config
 
-from ofbnas.config import DataConfig, ImageDataConfig, StudyConfig
+from ofbnas.config import DataConfig, ImageDataConfig, OwnDataConfig, StudyConfig
 from ofbnas.config.images import MACHINE_FIELDS
 from ofbnas.errors import InputError
 from ofbnas.training.data import Data, load_data
@@ -19,9 +19,28 @@ def data_of(config: StudyConfig) -> Data:
     """The study's images.
 
     Raises:
-        InputError: They cannot be read.
+        InputError: They cannot be read, or do not have the size that the model takes.
     """
-    return load_data(**data_settings(config.data, config.model.name, config.model.kwargs))
+    model = config.model
+    data = load_data(**data_settings(config.data, model.name, model.kwargs))
+    if isinstance(config.data, OwnDataConfig):
+        _check_size(data, config.data.name, image_size(model.name, model.kwargs))
+    return data
+
+
+def _check_size(data: Data, name: str, expected: tuple[int, int, int]) -> None:
+    """Check that images have the size that a model takes.
+
+    Raises:
+        InputError: They have another one.
+    """
+    images, _ = next(iter(data.val.batches(1)))
+    size = tuple(images.shape[1:])
+    if size != expected:
+        raise InputError(
+            f"data.name {name}: makes images of {size} (channels, height, width), "
+            f"but the model takes {expected}"
+        )
 
 
 def data_settings(data: DataConfig, model: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ofbnas.config import BudgetConfig, ImageDataConfig, StudyConfig, TrainConfig
+from ofbnas.config import (
+    BudgetConfig,
+    ImageDataConfig,
+    OwnDataConfig,
+    SmallDataConfig,
+    StudyConfig,
+    TrainConfig,
+)
 from ofbnas.config.ranges import ChoiceParam
 from ofbnas.errors import InputError
 from ofbnas.models.axes import Axis, input_size
@@ -81,7 +88,8 @@ def plan(config: StudyConfig, *, connect: bool = False) -> dict[str, Any]:
 
     Args:
         config: The study.
-        connect: Whether a data set may be downloaded to count its images.
+        connect: Whether a data set may be downloaded, or a user's function called, to count its
+            images.
 
     Raises:
         InputError: The model cannot be made or searched, a budget is out of reach, or the number of
@@ -269,7 +277,7 @@ def _train_images(config: StudyConfig, connect: bool) -> tuple[int, bool]:
         InputError: They cannot be counted, and the settings do not state their number.
     """
     data = config.data
-    if not isinstance(data, ImageDataConfig):
+    if isinstance(data, SmallDataConfig):
         return data_of(config).train_images, True
     why_not = _why_not_counted(data, connect)
     if why_not is None:
@@ -277,13 +285,17 @@ def _train_images(config: StudyConfig, connect: bool) -> tuple[int, bool]:
     if data.train_images is None:
         raise InputError(f"{why_not}, or data.train_images to plan without the images")
     share = 1.0
-    if data.val_split is None:
+    if isinstance(data, ImageDataConfig) and data.val_split is None:
         share -= data.val_share  # validation images are taken from the training images
     return round(data.train_images * share), False
 
 
-def _why_not_counted(data: ImageDataConfig, connect: bool) -> str | None:
+def _why_not_counted(data: ImageDataConfig | OwnDataConfig, connect: bool) -> str | None:
     """Why the images of a data set cannot be counted, and what would help; None where they can."""
+    if isinstance(data, OwnDataConfig):
+        if connect:
+            return None
+        return f"data.name {data.name}: has to be called to count its images; give --connect"
     if may_download(data.name) and not connect:
         return (
             f"data.name {data.name}: may have to be downloaded to count its images; "

@@ -7,6 +7,7 @@ from typing import Any
 from ofbnas.errors import InputError
 from ofbnas.training.data.base import Data, Epoch, Split
 from ofbnas.training.data.images import ImageData
+from ofbnas.training.data.made import made_data
 from ofbnas.training.data.own import data_from
 from ofbnas.training.data.reading import READERS, image_data, images_to_test, may_download
 from ofbnas.training.data.small import SIZES, SmallData, SmallSplit, small_data
@@ -36,10 +37,11 @@ def load_data(name: str, **settings: Any) -> Data:
     """A data set by name.
 
     Args:
-        name: "digits", "fashion_mnist", "folder", or a name with a slash that
-            timm.data.create_dataset knows.
-        settings: Arguments of `ofbnas.training.data.small.small_data` for the first two, otherwise
-            of `ofbnas.training.data.reading.image_data`.
+        name: "digits", "fashion_mnist", "folder", a name with a slash that
+            timm.data.create_dataset knows, or "module:function", which makes the data set.
+        settings: Arguments of `ofbnas.training.data.small.small_data` for the first two, of
+            `ofbnas.training.data.made.made_data` for a function, otherwise of
+            `ofbnas.training.data.reading.image_data`.
 
     Raises:
         InputError: The name is unknown, or files are missing or damaged.
@@ -48,9 +50,11 @@ def load_data(name: str, **settings: Any) -> Data:
         return small_data(name, **settings)
     if name == "folder" or "/" in name:
         return image_data(name, **settings)
+    if ":" in name:
+        return made_data(name, **settings)
     raise InputError(
-        f"data set {name} is unknown, expected one of {', '.join(SIZES)}, folder, or timm's "
-        "hfds/NAME"
+        f"data set {name} is unknown, expected one of {', '.join(SIZES)}, folder, timm's "
+        "hfds/NAME, or module:function"
     )
 
 
@@ -64,8 +68,8 @@ def load_test(name: str, **settings: Any) -> Split:
     Raises:
         InputError: The name is unknown, or files are missing or damaged.
     """
-    if name in SIZES:
-        return small_data(name, **settings).test
+    if name in SIZES or ":" in name:
+        return load_data(name, **settings).test
     for field in TRAINING_FIELDS:
         settings.pop(field, None)
     return images_to_test(name, **settings)
