@@ -153,3 +153,19 @@ def shared(small_study, tmp_path_factory) -> Path:
 def copy(shared, tmp_path) -> Path:
     """A copy of the shared table, for tests that damage it."""
     return Path(shutil.copytree(shared, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def run_for_all(tmp_path_factory) -> Path:
+    """Where a small study was run, once for all of pytest's processes."""
+    from running import run_once
+
+    own = tmp_path_factory.getbasetemp()
+    all_processes = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return run_once(all_processes / "finished")
+
+
+@pytest.fixture(scope="module")
+def finished(run_for_all, tmp_path_factory) -> Path:
+    """A copy of a finished small study: small.yaml, its folder out, and what it printed."""
+    return Path(shutil.copytree(run_for_all, tmp_path_factory.mktemp("finished") / "small"))

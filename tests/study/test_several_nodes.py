@@ -11,14 +11,13 @@ from importlib.metadata import version
 
 import pytest
 import s3fs
-from commands import OFBNAS, PATIENCE, process, wait
+from commands import OFBNAS, PATIENCE, ofbnas, process, wait
 from nodes import cluster
-from running import ONE_OF_TWO, STUDY, rows, trials, write
+from running import LONG, ONE_OF_TWO, rows, trials, write
 
-import ofbnas
+from ofbnas.table.store import read_table
 
 pytestmark = pytest.mark.slow
-LONG = {"search": STUDY["search"] | {"epochs": 30}, "sweep": STUDY["sweep"] | {"n_trials": 3}}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +83,7 @@ def test_a_node_and_the_driver_are_killed_and_the_study_ends_as_if_nothing_had_h
         "finished trials were not run again"
     )
     assert [trial.state.name for trial in trials(out)] == ["COMPLETE"] * 3
-    table = ofbnas.read_table(out)
+    table = read_table(out)
     assert table["trial"].tolist() == [0, 1, 2]
     assert all((out / weights).is_file() for weights in table["weights"])
     log = (out / "study.log").read_text()
@@ -117,7 +116,7 @@ def test_trials_span_nodes_survive_the_loss_of_a_worker_and_are_stopped_early(
     assert len(ranks) == 1, "the first worker is the trial's own process"
     os.kill(ranks[0], signal.SIGKILL)
     finish(study)
-    assert ofbnas.read_table(out)["status"].tolist() == ["complete", "pruned"]
+    assert read_table(out)["status"].tolist() == ["complete", "pruned"]
     assert not bucket.find("studies")
     assert "resumes after epoch" in (out / "study.log").read_text()
 
@@ -191,7 +190,7 @@ def test_a_node_without_the_data_the_folder_or_the_versions_is_reported(nodes, t
     ("address", "says"), [("here", "HOST:PORT"), ("127.0.0.1:1", "nothing answers there")]
 )
 def test_an_address_without_a_cluster_is_reported(address, says, tmp_path):
-    asked = process(
+    asked = ofbnas(
         "study", "run", write(tmp_path), "--output", tmp_path / "out", "--address", address
     )
     assert asked.returncode == 2 and says in asked.stderr and len(asked.stderr.splitlines()) == 1

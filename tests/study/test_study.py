@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 from commands import ofbnas, process, wait
 from running import STUDY, finish, kill_everything, start, trials, write
 
@@ -14,44 +15,40 @@ from ofbnas.config.study_file import load_study
 pytestmark = pytest.mark.slow
 
 
-def test_failing_trials_are_rows_with_a_reason_and_the_others_continue(tmp_path):
-    params = {"search.lr": {"choices": [2e-3, 1e30]}, "search.clip_grad": {"choices": [1.0, None]}}
-    file = write(tmp_path, seed=2, sweep=STUDY["sweep"] | {"n_trials": 6, "params": params})
-    finish(file, tmp_path / "out")
-    table = read_table(tmp_path / "out")
-    bad = table["hp.search.lr"] == 1e30
-    assert 0 < bad.sum() < 6
-    assert (table["status"] == bad.map({True: "failed", False: "complete"})).all()
-    assert table["reason"][bad].str.contains("NotFiniteError: .* is (?:nan|inf)").all()
-    states = [t.state.name for t in trials(tmp_path / "out")]
-    assert states == bad.map({True: "FAIL", False: "COMPLETE"}).tolist()
-    assert "trial" in (tmp_path / "out" / "study.log").read_text()
+def test_a_study_of_failures_exits_with_1_and_is_extended_by_trials_more_epochs_and_objectives(
+    tmp_path,
+):
+    """Failing trials are rows with a reason, and the others continue."""
+    params = STUDY["sweep"]["params"] | {"search.lr": {"choices": [2e-3, 1e30]}}
+    bad, good = ({"search.lr": lr} for lr in (1e30, 2e-3))  # the sampler draws their shares
+    others = [one | {"search.budget.gmacs_share": 0.6} for one in (bad, good)]
+    sweep = STUDY["sweep"] | {"n_trials": 1, "params": params, "start": [bad]}
+    file, out = write(tmp_path, sweep=sweep), tmp_path / "out"
+    assert "every trial failed" in finish(file, out, code=1)
+    assert json.loads(ofbnas("front", "show", out, "--json").stdout)["front"] == []
+    assert "no row of" in ofbnas("front", "show", out).stdout
 
-
-def test_a_study_of_failures_exits_with_1(tmp_path):
-    file = write(tmp_path, search=STUDY["search"] | {"lr": 1e30, "clip_grad": None})
-    assert "every trial failed" in finish(file, tmp_path / "out", code=1)
-    assert json.loads(ofbnas("front", "show", tmp_path / "out", "--json").stdout)["front"] == []
-    assert "no row of" in ofbnas("front", "show", tmp_path / "out").stdout
-
-
-def test_a_study_is_extended_by_more_trials_more_epochs_and_other_objectives(tmp_path):
-    file, out = write(tmp_path, sweep=STUDY["sweep"] | {"n_trials": 1}), tmp_path / "out"
-    finish(file, out)
     objectives = "[{metric: top1, direction: maximize}, {metric: params, direction: minimize}]"
-    settings = ["sweep.n_trials=2", "search.epochs=6", f"objectives={objectives}"]
+    settings = ["sweep.n_trials=4", "search.epochs=6", f"objectives={objectives}"]
+    settings.append(f"sweep.start={yaml.safe_dump([bad, good, *others], default_flow_style=True)}")
     asked = [part for setting in settings for part in ("--set", setting)]
     done = process("study", "run", file, "--output", out, *asked)
     assert done.returncode == 0, done.stderr
     table = read_table(out)
-    shares = table["hp.search.budget.gmacs_share"]
-    assert len(shares) == 2 and shares[0] != shares[1], (
-        "a sampler started again does not repeat itself"
-    )
-    assert table["search_epochs"].tolist() == [4, 6]
-    assert [t.values for t in trials(out)] == [
-        list(v) for v in table[["top1", "params"]].to_numpy()
+    failed = table["hp.search.lr"] == 1e30
+    assert failed.tolist() == [True, False, True, False]
+    assert (table["status"] == failed.map({True: "failed", False: "complete"})).all()
+    assert table["reason"][failed].str.contains("NotFiniteError: .* is (?:nan|inf)").all()
+    assert table["search_epochs"][~failed].tolist() == [6, 6]
+    first, second, *_ = table["hp.search.budget.gmacs_share"]
+    assert first != second, "a sampler started again does not repeat itself"
+    told = trials(out)
+    states = failed.map({True: "FAIL", False: "COMPLETE"})
+    assert [t.state.name for t in told] == states.tolist()
+    assert [t.values for t in told if t.values] == [
+        list(v) for v in table[["top1", "params"]][~failed].to_numpy()
     ]
+    assert "trial" in (out / "study.log").read_text()
     assert load_study(out / "study.yaml").search.epochs == 6
 
 
@@ -66,7 +63,7 @@ def test_trials_are_stopped_early_and_a_killed_study_keeps_its_rungs(tmp_path):
     }
     file = write(
         tmp_path,
-        search=STUDY["search"] | {"epochs": 20},
+        search=STUDY["search"] | {"epochs": 6},
         sweep=STUDY["sweep"] | sweep,
         resources={"max_concurrent": 2},
     )
@@ -86,7 +83,7 @@ def test_trials_are_stopped_early_and_a_killed_study_keeps_its_rungs(tmp_path):
     pruned = table["status"] == "pruned"
     assert 0 < pruned.sum() < 6
     assert table["search_epochs"].tolist() == [
-        20 if t.state.name == "COMPLETE" else max(map(int, t.user_attrs["rungs"])) for t in after
+        6 if t.state.name == "COMPLETE" else max(map(int, t.user_attrs["rungs"])) for t in after
     ]
     assert (
         table["weights"].isna().tolist() == pruned.tolist() and not (out / "checkpoints").exists()
