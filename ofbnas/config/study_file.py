@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,7 +91,17 @@ def load_space(path: Path) -> SpaceConfig:
 def dump_study(study: StudyConfig) -> str:
     """The study as YAML, which `load_study` and `parse_study` read back."""
     tree = study.model_dump(mode="json", exclude_none=True)
+    _add_nones_(tree, study.model_dump(mode="json", exclude_defaults=True))
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _add_nones_(tree: dict[str, Any], set_fields: Mapping[str, Any]) -> None:
+    """Add the fields that are None though that is not their default, such as clip_grad."""
+    for name, value in set_fields.items():
+        if value is None:
+            tree[name] = None
+        elif isinstance(value, dict):
+            _add_nones_(tree[name], value)
 
 
 def parse_study(text: str) -> StudyConfig:

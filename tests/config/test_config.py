@@ -21,7 +21,7 @@ from ofbnas.config import (
 )
 from ofbnas.config.images import completed_data
 from ofbnas.config.presets import REFERENCE
-from ofbnas.config.study_file import dump_study, load_space, load_study
+from ofbnas.config.study_file import dump_study, load_space, load_study, parse_study
 from ofbnas.errors import InputError
 
 
@@ -44,6 +44,13 @@ def test_shipped_studies_are_valid_and_survive_writing(file, tmp_path):
     study = load_study(file)
     (tmp_path / "again.yaml").write_text(dump_study(study))
     assert load_study(tmp_path / "again.yaml") == study
+
+
+@pytest.mark.parametrize("field", ["search.clip_grad", "resources.stall_factor"])
+def test_what_is_switched_off_stays_off_when_it_is_written(field):
+    study = load_study(DIGITS, [f"{field}=null"])
+    assert study != load_study(DIGITS)
+    assert parse_study(dump_study(study)) == study
 
 
 @pytest.mark.parametrize(
