@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="study", no_args_is_help=True, help="Plan, run, list, show and report studies."
 )
-COLUMNS = ["trial", "status", "arch_id", *COSTS, *QUALITIES, "parent_top1", "reason"]
-OVERVIEW = ["study", "folder", "model", "trials", "wanted", "failed", "pruned", "best_top1"]
+# The first are shown even where a terminal is narrow.
+COLUMNS = ["trial", "status", "arch_id", "gmacs", "params", "val_top1", "top1", "reason"]
+OVERVIEW = ["study", "folder", "trials", "wanted", "failed", "pruned", "best_top1", "model"]
 
 
 @app.command()
@@ -200,11 +201,11 @@ def show(
     folder: Annotated[Path, typer.Argument(help="The study's folder.", metavar="DIR")],
     as_json: Json = False,
 ) -> None:
-    """Show a study's settings and trials.
+    """Show a study's trials, and its settings that are not the defaults.
 
     Example: ofbnas study show runs/digits
     """
-    from ofbnas.config.study_file import dump_study
+    from ofbnas.config.study_file import dump_changed
     from ofbnas.study.report import study_of
     from ofbnas.table.query import to_records
     from ofbnas.table.store import read_table
@@ -215,7 +216,7 @@ def show(
         settings = config.model_dump(mode="json")
         print_json({**_overview(folder), "config": settings, "rows": trials})
         return
-    say(dump_study(config))
+    say(dump_changed(config))
 
     # Columns without any value are left out: a cost that was not measured is 0 or missing.
     has_value = {"trial"}
@@ -226,8 +227,9 @@ def show(
                 has_value.add(name)
             if name.startswith(SWEPT):
                 swept.add(name)
-    columns = [name for name in COLUMNS if name in has_value]
-    print_table([*columns, *sorted(swept)], trials)
+    further = [*sorted(swept), *COSTS, *QUALITIES, "parent_top1"]
+    columns = dict.fromkeys([*COLUMNS, *further])
+    print_table([name for name in columns if name in has_value | swept], trials)
 
     counts = Counter(row["status"] for row in trials)
     endings = [f"{count} {status}" for status, count in counts.most_common()]
