@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 GAP = 2  # characters between two columns
 ID = 20  # characters that an id or a number has at most
+LONG_ID = 40  # those of a commit; only a checksum is longer, and is split where nothing else helps
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Printed:
     def least(self) -> int:
         """The width below which something would be split that has to stay whole."""
         words = [part for cell in self.cells for word in cell.split() for part in _cell_parts(word)]
-        return max(map(len, [*words, *_parts(self.heading), " "]))
+        longest = max(map(len, [*words, " "]))
+        return max(min(longest, LONG_ID), *map(len, _parts(self.heading)), 1)
 
 
 def wrapped_heading(heading: str, width: int) -> str:

@@ -67,6 +67,15 @@ def say(text: object = "", *, err: bool = False) -> None:
     typer.echo(shown, err=err)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, in the plural unless it is one.
+
+    >>> counted(1, "conflict"), counted(1000, "row")
+    ('1 conflict', '1,000 rows')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON, in ASCII."""
     typer.echo(json.dumps(value, allow_nan=False, default=str))

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ofbnas.cli.output import cell, plain, say
+from ofbnas.cli.output import cell, counted, plain, say
 from ofbnas.training.events import Callback, Phase
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class PlainView:
         """Trials are about to start."""
         self._begin(done, wanted)
         log = self.folder / "study.log"
-        self.say(f"{wanted - done} trials to run, {done} done; log in {log}")
+        self.say(f"{counted(wanted - done, 'trial')} to run, {done} done; log in {log}")
 
     def _begin(self, done: int, wanted: int) -> None:
         """Start to count trials and their time."""
@@ -182,7 +182,7 @@ class LiveView(PlainView):
         if self.parent_state:
             return Text(f"{self.config.name}   parent {self.parent_state}   {elapsed}")
 
-        counts = f"{self.done} of {self.wanted} trials"
+        counts = f"{self.done} of {counted(self.wanted, 'trial')}"
         for status in ("failed", "pruned"):
             count = self.statuses[status]
             if count:

@@ -15,6 +15,7 @@ from ofbnas.cli.output import (
     Json,
     Settings,
     Study,
+    counted,
     on_cluster,
     print_json,
     print_table,
@@ -83,7 +84,7 @@ def _print_outcome(name: str, folder: Path, outcome: Outcome, as_json: bool) -> 
 
     # What happened goes to standard error: standard output is for the front.
     if outcome.before == outcome.wanted:
-        say(f"study {name} is finished: {outcome.done} trials are in {folder}", err=True)
+        say(f"study {name} is finished: {counted(outcome.done, 'trial')} in {folder}", err=True)
     if as_json:
         header = {"study": name, "folder": str(folder), "trials": outcome.done}
         print_json(header | summary(read_table(folder)))
@@ -91,10 +92,10 @@ def _print_outcome(name: str, folder: Path, outcome: Outcome, as_json: bool) -> 
         print_front(summary(read_table(folder)), str(folder))
 
     if outcome.pruned:
-        say(f"{outcome.pruned} of {outcome.done} trials were stopped early.", err=True)
+        say(f"{outcome.pruned} of {counted(outcome.done, 'trial')} stopped early.", err=True)
     if outcome.done < outcome.wanted:
         say(
-            f"stopped after {outcome.done} of {outcome.wanted} trials; the same command resumes",
+            f"stopped after {outcome.done} of {counted(outcome.wanted, 'trial')}; the same command resumes",
             err=True,
         )
         raise typer.Exit(130)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ofbnas.config import ChoiceParam, FloatParam, IntParam, StudyConfig
 from ofbnas.config.fields import LIMITS
+from ofbnas.config.model import label_of
 from ofbnas.config.storage import file_of
 from ofbnas.config.study_file import dump_changed, load_study
 from ofbnas.errors import InputError
@@ -100,7 +101,7 @@ def contents(
             "name": config.name,
             "folder": str(folder),
             "model": config.model.name,
-            "dataset": config.data.name,
+            "dataset": label_of(config.data),
             "objectives": [objective.model_dump() for objective in config.objectives],
             "sampler": config.sweep.sampler,
             "wanted": wanted,

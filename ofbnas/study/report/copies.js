@@ -1,6 +1,7 @@
 // What can be taken away from the page: the table as CSV, and the id of an architecture.
 
 const FORMULA = /^[=+\-@\t\r]/; // a spreadsheet would compute a text that begins so
+const REVOKED_AFTER = 60_000; // milliseconds, in which the browser has long begun to save the file
 
 // Rows as CSV (RFC 4180): all plain values of trials, under the table's names and in its units.
 function csvOf(trials) {
@@ -26,7 +27,7 @@ function download(name, text) {
   const address = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
   const link = html("a", { href: address, download: name });
   link.click();
-  URL.revokeObjectURL(address);
+  setTimeout(() => URL.revokeObjectURL(address), REVOKED_AFTER);
 }
 
 // Copy a text, and say so on the button for a moment.
