@@ -67,6 +67,15 @@ def say(text: object = "", *, err: bool = False) -> None:
     typer.echo(shown, err=err)
 
 
+def say_at_once(what: str) -> None:
+    """Tell a person what takes the next seconds; a program that reads the output is told nothing.
+
+    Importing torch or starting Ray takes seconds, in which a terminal would stay empty.
+    """
+    if sys.stderr.isatty():
+        say(f"{what} ...", err=True)
+
+
 def counted(count: int, noun: str) -> str:
     """A number with its noun, in the plural unless it is one.
 

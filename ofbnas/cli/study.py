@@ -20,6 +20,7 @@ from ofbnas.cli.output import (
     print_json,
     print_table,
     say,
+    say_at_once,
 )
 from ofbnas.cli.process import collect_as_usual
 from ofbnas.table.columns import COSTS, QUALITIES, SWEPT
@@ -51,15 +52,16 @@ def run(
 
     Example: ofbnas study run studies/digits.yaml --set sweep.n_trials=16
     """
+    say_at_once(f"study {study}: starting")
     from ofbnas.config.study_file import load_study
 
     config = load_study(study, settings or ())
     folder = output or Path("runs") / config.name
     on_cluster(address)
-    # Ray reads its settings at import, so this comes after on_cluster.
-    from ofbnas.study.cluster.early_start import early_start
-
     try:
+        # Ray reads its settings at import, so this comes after on_cluster.
+        from ofbnas.study.cluster.early_start import early_start
+
         with early_start(config, folder, address):
             from ofbnas.cli.progress import view_of
             from ofbnas.study.run import run_study
@@ -132,6 +134,7 @@ def plan(
 
     Example: ofbnas study plan studies/deit_s.yaml
     """
+    say_at_once(f"planning {study}")
     from ofbnas.cli.plan import print_plan
     from ofbnas.config.study_file import load_study
     from ofbnas.study.plan import measure as measured_front

@@ -199,9 +199,10 @@ def test_rows_are_downloaded_and_an_id_is_copied(browser, tmp_path):
     assert rows["trial"].tolist() == [9, 10, 11, 12]
     assert rows["gmacs"][0] == row_of(9)["gmacs"], "in the table's unit"
     assert rows["hp.search.one_hot_weight"].tolist() == [0.04, 0.06, 0.08, 0.1]
-    assert rows["device"][3] == "'=1+\"1\"", "a spreadsheet takes it for a text"
+    assert rows["device"][3] == '\'=1+"1"', "a spreadsheet takes it for a text"
     browser.driver.execute_cdp_cmd(
-        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]}
+        "Browser.grantPermissions",
+        {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]},
     )
     browser.one("#copy-id").click()
     read = "navigator.clipboard.readText().then(arguments[0])"
