@@ -22,10 +22,12 @@ class Printed:
     Attributes:
         heading: Its name.
         cells: Its texts.
+        whole: Whether they are numbers, perhaps with a unit, which are never broken.
     """
 
     heading: str
     cells: Sequence[str]
+    whole: bool = False
 
     @property
     def natural(self) -> int:
@@ -35,7 +37,9 @@ class Printed:
     @property
     def least(self) -> int:
         """The width below which something would be split that has to stay whole."""
-        words = [part for cell in self.cells for word in cell.split() for part in _cell_parts(word)]
+        words = list(self.cells)
+        if not self.whole:
+            words = [part for cell in words for word in cell.split() for part in _cell_parts(word)]
         longest = max(map(len, [*words, " "]))
         return max(min(longest, LONG_ID), *map(len, _parts(self.heading)), 1)
 

@@ -101,8 +101,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> No
 
     printed = []
     for column in columns:
-        cells = [visible(cell(column, row.get(column))) for row in rows]
-        printed.append(Printed(visible(column), cells))
+        values = [row.get(column) for row in rows]
+        numeric = all(isinstance(value, int | float | None) for value in values)
+        cells = [visible(cell(column, value)) for value in values]
+        printed.append(Printed(visible(column), cells, whole=numeric))
 
     console = Console()
     if not console.is_terminal:
@@ -111,10 +113,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> No
     widths = fitting(printed, console.width)
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
-    for name, column, width in zip(columns, printed, widths, strict=False):
-        values = [row.get(name) for row in rows]
-        numeric = all(isinstance(value, int | float | None) for value in values)
-        justify: JustifyMethod = "right" if numeric else "left"
+    for column, width in zip(printed, widths, strict=False):
+        justify: JustifyMethod = "right" if column.whole else "left"
         heading = Text(wrapped_heading(column.heading, width))
         table.add_column(heading, justify=justify, overflow="fold", width=width)
     for texts in zip(*(column.cells for column in printed[: len(widths)]), strict=True):
