@@ -113,9 +113,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> No
     widths = fitting(printed, console.width)
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
-    for column, width in zip(printed, widths, strict=False):
-        justify: JustifyMethod = "right" if column.whole else "left"
-        heading = Text(wrapped_heading(column.heading, width))
+    for part, width in zip(printed, widths, strict=False):
+        justify: JustifyMethod = "right" if part.whole else "left"
+        heading = Text(wrapped_heading(part.heading, width))
         table.add_column(heading, justify=justify, overflow="fold", width=width)
     for texts in zip(*(column.cells for column in printed[: len(widths)]), strict=True):
         table.add_row(*map(Text, map(wrapped_cell, texts, widths)))
