@@ -154,7 +154,9 @@ def test_other_families_are_refused_by_name():
         axes(nn.Linear(2, 2))
     with torch.device("meta"):
         namesake = torchvision.models.vit_b_16()
-    with pytest.raises(InputError, match=r"torchvision\.\S+VisionTransformer .* not a class of timm's"):
+    with pytest.raises(
+        InputError, match=r"torchvision\.\S+VisionTransformer .* not a class of timm's"
+    ):
         axes(namesake)
 
 

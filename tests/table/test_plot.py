@@ -43,7 +43,9 @@ def test_no_two_tables_have_the_same_color_and_mark():
     tables = {f"table {number}": runs(1) for number in range(50)}
     series = drawing_of(tables, "gmacs", "top1").series
     assert len({(drawn.color, drawn.mark) for drawn in series}) == 50
-    assert len({drawn.color for drawn in series[:7]}) == len({drawn.mark for drawn in series[:8]}) - 1
+    assert (
+        len({drawn.color for drawn in series[:7]}) == len({drawn.mark for drawn in series[:8]}) - 1
+    )
 
 
 def test_each_parent_has_its_star_and_its_name():
