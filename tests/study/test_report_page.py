@@ -292,7 +292,7 @@ def test_hyper_parameters_are_compared(browser, vit, tmp_path):
     assert "fANOVA" in browser.one("#importance .hint").text
     assert len(browser.js("[...document.querySelectorAll('#parallel .trial-line')]")) == 10
     assert browser.texts("#parallel .tick") == [
-        "search.budget.gmacs_share", "0.21 to 0.75, logarithmic",
+        "search.budget.gmacs_share", "0.21 to 0.75, log",
         "search.one_hot_weight", "0 to 0.12",
         "kMACs", "159.9 to 591.6",
         "validation top-1, %", "94.8 to 97.96",

@@ -160,7 +160,7 @@ function numericAxis(label, value, values, { log = false, written = formatNumber
   const ends = least === largest ? written(least) : `${written(least)} to ${written(largest)}`;
   return {
     label,
-    range: log ? `${ends}, logarithmic` : ends,
+    range: log ? `${ends}, log` : ends,
     ...extent([place(least), place(largest)], 0),
     ticks: log ? logarithmicTicks(least, largest) : undefined,
     value,
