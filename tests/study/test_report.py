@@ -249,6 +249,11 @@ def test_the_settings_shown_are_the_study(name):
     assert len(text.splitlines()) < len(dump_study(study).splitlines()) / 3
 
 
+def test_the_settings_shown_have_no_password():
+    study = load_study(Path("digits"), ["sweep.storage=postgresql://u:secret@h/n"])
+    assert "postgresql://u:" in dump_changed(study) and "secret" not in dump_changed(study)
+
+
 class Scripts(HTMLParser):
     """The texts of a page's scripts."""
 
