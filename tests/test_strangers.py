@@ -81,7 +81,7 @@ def test_a_true_table_has_no_problems(study):
     )
     assert isinstance(load_subnet(study, read_table(study)["arch_id"][0]), torch.nn.Module)
     done = ofbnas("table", "validate", study)
-    assert done.returncode == 0 and "0 problems in 1 rows" in done.stdout
+    assert done.returncode == 0 and "0 problems in 1 row;" in done.stdout
 
 
 UNTRUE = {

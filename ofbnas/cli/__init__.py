@@ -20,6 +20,7 @@ from ofbnas.cli import (
     study,
     table,
 )  # fmt: skip
+from ofbnas.cli.interrupts import answered
 from ofbnas.cli.output import say
 from ofbnas.errors import ExportError, InputError, NotFiniteError, WorkerLostError
 from ofbnas.files.untrusted import visible
@@ -73,7 +74,8 @@ def main() -> None:
     Exits with 1 if something failed, with 2 if the input is invalid, and with 130 after Ctrl-C.
     """
     try:
-        app()
+        with answered():
+            app()
     except (InputError, ExportError, NotFiniteError, WorkerLostError, OSError) as error:
         # Read here rather than in `ofbnas`, whose parameters are gone when a command fails.
         if "--debug" in sys.argv:

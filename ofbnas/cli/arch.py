@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ofbnas.cli import export
 from ofbnas.cli.output import Json, print_json, print_table, say
+from ofbnas.models.shown import blocks_text, sizes_text
 
 app = typer.Typer(
     name="arch",
@@ -61,8 +62,8 @@ def list_architectures(
     records = to_records(rows)
     for record in records:
         architecture = record["architecture"]
-        record["embed"] = _sizes(architecture["embed"])
-        record["blocks"] = _blocks(architecture)
+        record["embed"] = sizes_text(architecture["embed"])
+        record["blocks"] = blocks_text(architecture)
     print_table([*COLUMNS, "embed", "blocks"], records)
 
 
@@ -92,7 +93,7 @@ def show(
             values.append({"column": name, "value": value})
     print_table(["column", "value"], values)
 
-    say(f"embedding: {_sizes(architecture['embed'])}")
+    say(f"embedding: {sizes_text(architecture['embed'])}")
     blocks = []
     for index, block in enumerate(architecture["blocks"]):
         blocks.append({"block": index, **block})
@@ -119,28 +120,3 @@ def push(
         print_json({"target": target, "timm": name})
         return
     say(f'{target}: timm.create_model("{name}", pretrained=True) loads it')
-
-
-def _sizes(sizes: list[int]) -> str:
-    """The sizes of the embedding: one, or one for each stage."""
-    return ", ".join(map(str, sizes))
-
-
-def _blocks(architecture: dict[str, Any]) -> str:
-    """All blocks in one line."""
-    return "  ".join(map(_block, architecture["blocks"]))
-
-
-def _block(block: dict[str, Any]) -> str:
-    """A block as heads x head size / hidden units, each only if the block has its own.
-
-    >>> _block({"heads": 3, "head_size": 64, "mlp": 512}), _block({"heads": 0, "mlp": 512})
-    ('3x64/512', '-/512')
-    """
-    parts = []
-    # Where attention is as wide as the stream, its heads are counted with the embedding.
-    if block.get("heads") is not None:
-        parts.append(f"{block['heads']}x{block['head_size']}" if block["heads"] else "-")
-    if block.get("mlp") is not None:
-        parts.append(str(block["mlp"] or "-"))
-    return "/".join(parts)

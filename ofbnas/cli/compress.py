@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ofbnas.cli.output import Json, Settings
+from ofbnas.cli.output import Json, Settings, say_at_once
 from ofbnas.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def compress(
     To fine-tune the result, run `ofbnas search` with --set search.epochs=0 on a study that has
     a finetune section.
     """
+    say_at_once(f"compressing {source}: starting")
     from ofbnas.cli.single import print_rows, started
     from ofbnas.study.chain import run_chain
 

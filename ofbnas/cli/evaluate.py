@@ -83,6 +83,7 @@ def evaluate(
     import torch
 
     from ofbnas.config import LatencyConfig
+    from ofbnas.config.model import label_of
     from ofbnas.study.images import data_settings
     from ofbnas.study.parent import untrained_parent
     from ofbnas.training.features import has_classifier
@@ -106,7 +107,7 @@ def evaluate(
     num_images, quality = _measured(model.to(device), used)
     result: dict[str, Any] = {
         subject.kind: subject.known.network,
-        "dataset": images.name,
+        "dataset": label_of(images),
         "images": num_images,
         **quality,
         **_recorded(subject.row, quality),

@@ -201,6 +201,7 @@ def _trained(
 ) -> Row:
     """The row of the trained network."""
     from ofbnas.cli.progress import EpochLines
+    from ofbnas.config.model import label_of
     from ofbnas.models.axes import input_size
     from ofbnas.parallel import shard
     from ofbnas.study.finetuned import parent_of, run_finetuning
@@ -221,7 +222,7 @@ def _trained(
     if first:
         teacher = "with distillation" if finetuning.config.distill else "without distillation"
         head = ", with a new classifier" if finetuning.replaces_classifier() else ""
-        say(f"finetune: {row.arch_id} on {finetuning.images.name}, {teacher}{head}", err=True)
+        say(f"finetune: {row.arch_id} on {label_of(finetuning.images)}, {teacher}{head}", err=True)
     return run_finetuning(finetuning, data, folder, parent, callbacks)
 
 

@@ -171,10 +171,16 @@ def plot(
 
 
 def summary(table: pd.DataFrame, x: str = "gmacs", y: str | None = None) -> dict[str, Any]:
-    """The front as plain values: its rows, hypervolume, reference point and warnings."""
+    """The front as plain values.
+
+    Returns:
+        Its rows, hypervolume, reference point and warnings, the top-1 of each parent, the best where
+        one was trained several times, and a sentence about them.
+    """
     from dataclasses import asdict
 
     from ofbnas.table.front import default_quality, front, hypervolume, reference_point
+    from ofbnas.table.parents import parents, parents_sentence
     from ofbnas.table.query import to_records
     from ofbnas.table.trust import table_warnings
 
@@ -186,13 +192,12 @@ def summary(table: pd.DataFrame, x: str = "gmacs", y: str | None = None) -> dict
     if "latency" in x:
         names.append("latency_device")
     columns = list(dict.fromkeys(names))  # x and y may be among the others
-    parents = table["parent_top1"].dropna()
-    parent_top1 = float(parents.max()) if len(parents) else None
     return {
         "x": x,
         "y": y,
         "num_rows": len(table),
-        "parent_top1": parent_top1,
+        "parents": {model: max(values)[0] for model, values in parents(table, "top1").items()},
+        "about_parents": parents_sentence(table, "top1"),
         "hypervolume": asdict(volume),
         "front": to_records(best[columns]),
         "warnings": table_warnings(table, y) if len(best) else [],
@@ -223,9 +228,8 @@ def print_front(result: dict[str, Any], tables: str) -> None:
         f"{len(front)} of {result['num_rows']} rows are on the front. "
         f"Hypervolume {value} against the reference point {ref}."
     )
-    parent_top1 = result["parent_top1"]
-    if parent_top1 is not None:
-        say(f"The parent has top1 {parent_top1:.2f}.")
+    if result["about_parents"]:
+        say(result["about_parents"])
     for warning in result["warnings"]:
         say(f"Take care: {warning}")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
+from ofbnas.cli.columns import GAP, Printed, fitting, wrapped_cell, wrapped_heading
 from ofbnas.files.untrusted import visible
 
 if TYPE_CHECKING:
@@ -51,8 +54,35 @@ def on_cluster(address: str | None) -> None:
 
 
 def say(text: object = "", *, err: bool = False) -> None:
-    """Print text with control characters escaped: it may contain what a stranger wrote."""
-    typer.echo(visible(text, lines=True), err=err)
+    """Print text with control characters escaped: it may contain what a stranger wrote.
+
+    On a terminal, a single line wraps at words.
+    """
+    shown = visible(text, lines=True)
+    stream = sys.stderr if err else sys.stdout
+    if stream.isatty() and "\n" not in shown:
+        width = os.get_terminal_size(stream.fileno()).columns
+        # A terminal may not know its width, which is 0 then.
+        shown = fill(shown, width or sys.maxsize, break_long_words=False, break_on_hyphens=False)
+    typer.echo(shown, err=err)
+
+
+def say_at_once(what: str) -> None:
+    """Tell a person what takes the next seconds; a program that reads the output is told nothing.
+
+    Importing torch or starting Ray takes seconds, in which a terminal would stay empty.
+    """
+    if sys.stderr.isatty():
+        say(f"{what} ...", err=True)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, in the plural unless it is one.
+
+    >>> counted(1, "conflict"), counted(1000, "row")
+    ('1 conflict', '1,000 rows')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def print_json(value: Any) -> None:
@@ -61,26 +91,43 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows under their columns' names, numbers aligned to the right."""
+    """Print rows under their columns' names, numbers aligned to the right.
+
+    On a terminal, the last columns are left out where not all of them fit.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    printed = []
     for column in columns:
         values = [row.get(column) for row in rows]
         numeric = all(isinstance(value, int | float | None) for value in values)
-        justify: JustifyMethod = "right" if numeric else "left"
-        table.add_column(plain(column), justify=justify, overflow="fold")
-    for row in rows:
-        cells = [cell(column, row.get(column)) for column in columns]
-        table.add_row(*map(plain, cells))
+        cells = [visible(cell(column, value)) for value in values]
+        printed.append(Printed(visible(column), cells, whole=numeric))
 
     console = Console()
     if not console.is_terminal:
-        # A pipe has no width. Rich would fold lines at 80 characters, where grep misses matches.
-        console = Console(width=200)
+        # A pipe has no width, and grep would miss a match that is split.
+        console = Console(width=sum(column.natural + GAP for column in printed))
+    widths = fitting(printed, console.width)
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
+    for part, width in zip(printed, widths, strict=False):
+        justify: JustifyMethod = "right" if part.whole else "left"
+        heading = Text(wrapped_heading(part.heading, width))
+        table.add_column(heading, justify=justify, overflow="fold", width=width)
+    for texts in zip(*(column.cells for column in printed[: len(widths)]), strict=True):
+        table.add_row(*map(Text, map(wrapped_cell, texts, widths)))
+
+    console.print()
     console.print(table)
+    console.print()
+    left_out = [column.heading for column in printed[len(widths) :]]
+    if left_out:
+        say(
+            f"Not shown here: {', '.join(left_out)}. A wider terminal, a pipe or --json shows them."
+        )
 
 
 def plain(text: str) -> Text:

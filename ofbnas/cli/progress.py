@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ofbnas.cli.output import cell, plain, say
+from ofbnas.cli.output import cell, counted, plain, say
 from ofbnas.training.events import Callback, Phase
 
 if TYPE_CHECKING:
@@ -63,6 +63,10 @@ class PlainView:
     def __exit__(self, *error: object) -> None:
         return
 
+    def stage(self, what: str) -> None:
+        """Say what is done before trials."""
+        self.say(what)
+
     def parent(self, epoch: int, epochs: int) -> None:
         """The parent was trained for another epoch."""
         quarter = max(1, epochs // 4)
@@ -73,7 +77,7 @@ class PlainView:
         """Trials are about to start."""
         self._begin(done, wanted)
         log = self.folder / "study.log"
-        self.say(f"{wanted - done} trials to run, {done} done; log in {log}")
+        self.say(f"{counted(wanted - done, 'trial')} to run, {done} done; log in {log}")
 
     def _begin(self, done: int, wanted: int) -> None:
         """Start to count trials and their time."""
@@ -135,7 +139,7 @@ class LiveView(PlainView):
 
     def __init__(self, config: StudyConfig, folder: Path, console: Console) -> None:
         super().__init__(config, folder, console)
-        self.parent_state = "is looked up"  # empty once trials run
+        self.before_trials = "starting"  # empty once trials run
         self.front: list[dict[str, object]] = []
         self.statuses: Counter[str] = Counter()
         self.live = Live(
@@ -152,16 +156,20 @@ class LiveView(PlainView):
     def __exit__(self, *error: object) -> None:
         self.live.stop()
 
+    def stage(self, what: str) -> None:
+        """Show what is done before trials."""
+        self.before_trials = what
+
     def parent(self, epoch: int, epochs: int) -> None:
         """The parent was trained for another epoch."""
-        self.parent_state = f"is trained, epoch {epoch} of {epochs}"
+        self.before_trials = f"the parent is trained, epoch {epoch} of {epochs}"
 
     def begin(self, done: int, wanted: int) -> None:
         """Trials are about to start."""
         from ofbnas.table.store import read_table
 
         self._begin(done, wanted)
-        self.parent_state = ""
+        self.before_trials = ""
         self._add(read_table(self.folder))
 
     def ended(self, trial: int) -> None:
@@ -179,10 +187,10 @@ class LiveView(PlainView):
     def render(self) -> RenderableType:
         """The view as it is now."""
         elapsed = clock(time.monotonic() - self.start)
-        if self.parent_state:
-            return Text(f"{self.config.name}   parent {self.parent_state}   {elapsed}")
+        if self.before_trials:
+            return Text(f"{self.config.name}   {self.before_trials}   {elapsed}")
 
-        counts = f"{self.done} of {self.wanted} trials"
+        counts = f"{self.done} of {counted(self.wanted, 'trial')}"
         for status in ("failed", "pruned"):
             count = self.statuses[status]
             if count:
@@ -198,7 +206,7 @@ class LiveView(PlainView):
         states = []
         for trial, state in sorted(self.running.items()):
             states.append(f"trial {trial}: {state}")
-        running = Text("   ".join(states) or "waiting for Ray", style="dim")
+        running = Text("   ".join(states) or "trials start", style="dim")
         return Group(head, grid, running, self._front_table())
 
     def _front_table(self) -> RenderableType:

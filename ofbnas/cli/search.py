@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ofbnas.cli.output import Json, Settings, Study
+from ofbnas.cli.output import Json, Settings, Study, say_at_once
 
 
 def search(
@@ -26,6 +26,7 @@ def search(
 
     On 8 GPUs: torchrun --nproc-per-node 8 -m ofbnas search STUDY.yaml
     """
+    say_at_once(f"searching as {study} says: starting")
     from ofbnas.cli.single import print_rows, started
     from ofbnas.config.study_file import load_study
     from ofbnas.study.trial import run_trial

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofbnas.cli.output import Json, print_json, print_table, say
+from ofbnas.cli.output import Json, counted, print_json, print_table, say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,7 +95,7 @@ def list_models(
             row["axes"] = ", ".join(counts)
             rows.append(row)
     print_table(columns, rows)
-    say(f"{searchable} of {len(matching)} models of timm {version} can be searched")
+    say(f"{searchable} of {counted(len(matching), 'model')} of timm {version} can be searched")
 
 
 def print_space(description: dict[str, Any]) -> None:

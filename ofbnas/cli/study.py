@@ -15,10 +15,12 @@ from ofbnas.cli.output import (
     Json,
     Settings,
     Study,
+    counted,
     on_cluster,
     print_json,
     print_table,
     say,
+    say_at_once,
 )
 from ofbnas.cli.process import collect_as_usual
 from ofbnas.table.columns import COSTS, QUALITIES, SWEPT
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="study", no_args_is_help=True, help="Plan, run, list, show and report studies."
 )
-COLUMNS = ["trial", "status", "arch_id", *COSTS, *QUALITIES, "parent_top1", "reason"]
-OVERVIEW = ["study", "folder", "model", "trials", "wanted", "failed", "pruned", "best_top1"]
+# The first are shown even where a terminal is narrow.
+COLUMNS = ["trial", "status", "arch_id", "gmacs", "params", "val_top1", "top1", "reason"]
+OVERVIEW = ["study", "folder", "trials", "wanted", "failed", "pruned", "best_top1", "model"]
 
 
 @app.command()
@@ -49,15 +52,16 @@ def run(
 
     Example: ofbnas study run studies/digits.yaml --set sweep.n_trials=16
     """
+    say_at_once(f"study {study}: starting")
     from ofbnas.config.study_file import load_study
 
     config = load_study(study, settings or ())
     folder = output or Path("runs") / config.name
     on_cluster(address)
-    # Ray reads its settings at import, so this comes after on_cluster.
-    from ofbnas.study.cluster.early_start import early_start
-
     try:
+        # Ray reads its settings at import, so this comes after on_cluster.
+        from ofbnas.study.cluster.early_start import early_start
+
         with early_start(config, folder, address):
             from ofbnas.cli.progress import view_of
             from ofbnas.study.run import run_study
@@ -82,7 +86,7 @@ def _print_outcome(name: str, folder: Path, outcome: Outcome, as_json: bool) -> 
 
     # What happened goes to standard error: standard output is for the front.
     if outcome.before == outcome.wanted:
-        say(f"study {name} is finished: {outcome.done} trials are in {folder}", err=True)
+        say(f"study {name} is finished: {counted(outcome.done, 'trial')} in {folder}", err=True)
     if as_json:
         header = {"study": name, "folder": str(folder), "trials": outcome.done}
         print_json(header | summary(read_table(folder)))
@@ -90,10 +94,10 @@ def _print_outcome(name: str, folder: Path, outcome: Outcome, as_json: bool) -> 
         print_front(summary(read_table(folder)), str(folder))
 
     if outcome.pruned:
-        say(f"{outcome.pruned} of {outcome.done} trials were stopped early.", err=True)
+        say(f"{outcome.pruned} of {counted(outcome.done, 'trial')} stopped early.", err=True)
     if outcome.done < outcome.wanted:
         say(
-            f"stopped after {outcome.done} of {outcome.wanted} trials; the same command resumes",
+            f"stopped after {outcome.done} of {counted(outcome.wanted, 'trial')}; the same command resumes",
             err=True,
         )
         raise typer.Exit(130)
@@ -130,6 +134,7 @@ def plan(
 
     Example: ofbnas study plan studies/deit_s.yaml
     """
+    say_at_once(f"planning {study}")
     from ofbnas.cli.plan import print_plan
     from ofbnas.config.study_file import load_study
     from ofbnas.study.plan import measure as measured_front
@@ -200,11 +205,11 @@ def show(
     folder: Annotated[Path, typer.Argument(help="The study's folder.", metavar="DIR")],
     as_json: Json = False,
 ) -> None:
-    """Show a study's settings and trials.
+    """Show a study's trials, and its settings that are not the defaults.
 
     Example: ofbnas study show runs/digits
     """
-    from ofbnas.config.study_file import dump_study
+    from ofbnas.config.study_file import dump_changed
     from ofbnas.study.report import study_of
     from ofbnas.table.query import to_records
     from ofbnas.table.store import read_table
@@ -215,7 +220,7 @@ def show(
         settings = config.model_dump(mode="json")
         print_json({**_overview(folder), "config": settings, "rows": trials})
         return
-    say(dump_study(config))
+    say(dump_changed(config))
 
     # Columns without any value are left out: a cost that was not measured is 0 or missing.
     has_value = {"trial"}
@@ -226,8 +231,9 @@ def show(
                 has_value.add(name)
             if name.startswith(SWEPT):
                 swept.add(name)
-    columns = [name for name in COLUMNS if name in has_value]
-    print_table([*columns, *sorted(swept)], trials)
+    further = [*sorted(swept), *COSTS, *QUALITIES, "parent_top1"]
+    columns = dict.fromkeys([*COLUMNS, *further])
+    print_table([name for name in columns if name in has_value | swept], trials)
 
     counts = Counter(row["status"] for row in trials)
     endings = [f"{count} {status}" for status, count in counts.most_common()]

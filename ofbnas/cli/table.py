@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofbnas.cli.output import Json, print_json, print_table, say
+from ofbnas.cli.output import Json, counted, print_json, print_table, say
 
 if TYPE_CHECKING:
     from ofbnas.table.sharing.transfer import Moved
@@ -57,7 +57,7 @@ def describe(table: Table, as_json: Json = False) -> None:
         return
     print_table(DESCRIPTION, columns)
     architectures = rows["arch_id"].nunique()
-    say(f"{len(rows)} rows, {architectures} architectures")
+    say(f"{counted(len(rows), 'row')}, {counted(architectures, 'architecture')}")
 
 
 @app.command()
@@ -78,9 +78,9 @@ def validate(table: Table, as_json: Json = False) -> None:
         for problem in result.problems:
             say(str(problem))
         say(
-            f"{len(result.problems)} problems in {result.rows} rows; "
-            f"{result.architectures} architectures made, "
-            f"{result.weights} files of weights checked, {result.absent} not here"
+            f"{counted(len(result.problems), 'problem')} in {counted(result.rows, 'row')}; "
+            f"{counted(result.architectures, 'architecture')} made, "
+            f"{counted(result.weights, 'file')} of weights checked, {result.absent} not here"
         )
     raise typer.Exit(1 if result.problems else 0)
 
@@ -108,8 +108,8 @@ def merge(
     for conflict in merged.conflicts:
         say(f"conflict, all rows kept: {conflict}", err=True)
     say(
-        f"{merged.rows} rows in {out}; {merged.duplicates} were there twice, "
-        f"{len(merged.conflicts)} conflicts"
+        f"{counted(merged.rows, 'row')} in {out}; there twice: {merged.duplicates}; "
+        f"{counted(len(merged.conflicts), 'conflict')}"
     )
 
 
@@ -213,6 +213,6 @@ def _print_moved(target: str, moved: Moved, how: str, as_json: bool) -> None:
         )
         return
     say(
-        f"{target}: {moved.files} files, {size_text(moved.size)}; "
-        f"{moved.moved_files} files, {size_text(moved.moved_size)} {how} now"
+        f"{target}: {counted(moved.files, 'file')}, {size_text(moved.size)}; "
+        f"{counted(moved.moved_files, 'file')}, {size_text(moved.moved_size)} {how} now"
     )

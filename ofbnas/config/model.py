@@ -134,6 +134,17 @@ class OwnDataConfig(Section):
     none are missing."""
 
 
+def label_of(data: SmallDataConfig | ImageDataConfig | OwnDataConfig) -> str:
+    """What people call a data set: its name or, of a folder of images, the folder's.
+
+    >>> label_of(ImageDataConfig(name="folder", path=Path("/data/flowers"), num_classes=5))
+    'flowers'
+    """
+    if data.name == "folder" and data.path is not None:
+        return data.path.name or data.name
+    return data.name
+
+
 def kind_of_data(value: Any) -> str:
     """The kind of section that a data set's name belongs to.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
+from html import escape
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
+import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -110,6 +112,22 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """The fields that repr() shows: those that are not the defaults."""
+        fields = type(self).model_fields
+        for name, value in super().__repr_args__():
+            default = (
+                fields[name].get_default(call_default_factory=True) if name in fields else None
+            )
+            if value != default:
+                yield name, value
+
+    def _repr_html_(self) -> str:
+        """The same fields as YAML, in a notebook."""
+        tree = self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        return f"<pre>{escape(text)}</pre>"
 
 
 class Span(Section):

@@ -104,6 +104,17 @@ def _add_nones_(tree: dict[str, Any], set_fields: Mapping[str, Any]) -> None:
             _add_nones_(tree[name], value)
 
 
+def dump_changed(study: StudyConfig) -> str:
+    """The settings that are not the defaults, as YAML for people."""
+    tree = study.model_dump(mode="json", exclude_defaults=True)
+    # What a study is about is said even where it is the default.
+    objectives = [goal.model_dump(mode="json") for goal in study.objectives]
+    tree = {"name": study.name, "seed": study.seed, **tree, "objectives": objectives}
+    return yaml.safe_dump(
+        tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=76
+    )
+
+
 def parse_study(text: str) -> StudyConfig:
     """The study that `dump_study` wrote."""
     tree, _ = documents.parse_yaml(text, "a study")

@@ -11,6 +11,7 @@ from typing import Any
 
 from ofbnas.errors import InputError
 from ofbnas.files.untrusted import visible
+from ofbnas.models.shown import architecture_html, blocks_text, sizes_text
 
 Sizes = dict[str, tuple[int, int]]
 Kinds = Mapping[str, str]  # axis name to "embed", "attn" or "mlp"
@@ -41,6 +42,19 @@ class Architecture:
         )
         digest = hashlib.sha256(canonical.encode()).hexdigest()
         return digest[:12]
+
+    def __repr__(self) -> str:
+        encoded = self._encoded()
+        embedding = sizes_text(encoded["embed"])
+        return f"Architecture({self.id}: {self.model}, {embedding}; {blocks_text(encoded)})"
+
+    def _repr_html_(self) -> str:
+        """A table, in a notebook."""
+        return architecture_html(f"{self.id}: {self.model}", self._encoded())
+
+    def _encoded(self) -> dict[str, Any]:
+        """The value of the table's `architecture` column, with kinds as the names tell them."""
+        return encode_sizes(self.sizes, kinds_by_name(self.sizes))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `from_json` makes an equal architecture."""

@@ -52,8 +52,17 @@ class Subnet:
     """
 
     architecture: Architecture
-    model: nn.Module
-    units: Units = field(default_factory=dict)
+    model: nn.Module = field(repr=False)
+    units: Units = field(default_factory=dict, repr=False)
+
+    @property
+    def params(self) -> int:
+        """Number of parameters."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def _repr_html_(self) -> str:
+        """The architecture, in a notebook."""
+        return f"{self.architecture._repr_html_()}<p>{self.params:,} parameters</p>"
 
 
 def save(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any, cast
 
@@ -82,6 +83,10 @@ class Compressed:
         return f"{text}, top-1 {self.parent_accuracy.top1:.2f} to {self.accuracy.top1:.2f} %"
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The sentence and the architecture, in a notebook."""
+        return f"<p>{escape(str(self))}</p>{self.subnet._repr_html_()}"
 
 
 def compress(

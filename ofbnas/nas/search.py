@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ class SearchResult:
     note: str | None
     forced: int
     history: list[dict[str, Any]] = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        """The network and its costs, in a notebook."""
+        found = f"{self.macs:,} multiply-accumulates per image"
+        notes = "" if self.note is None else f"<p>{escape(self.note)}</p>"
+        return f"{self.subnet._repr_html_()}<p>{found}</p>{notes}"
 
 
 def search(

@@ -15,6 +15,7 @@ from torch import nn
 
 from ofbnas import parallel
 from ofbnas.config import DataConfig, FinetuneConfig, StudyConfig
+from ofbnas.config.model import label_of
 from ofbnas.errors import InputError
 from ofbnas.files import durable
 from ofbnas.models.axes import axes as axes_of
@@ -243,7 +244,7 @@ def _row(finetuning: Finetuning, tuned: Subnet, trial: int) -> Row:
         reason=None,
         model_kwargs=json.dumps(dict(architecture.kwargs), sort_keys=True),
         num_classes=finetuning.images.num_classes,
-        dataset=finetuning.images.name,
+        dataset=label_of(finetuning.images),
         data=record,
         finetune_epochs=finetuning.config.epochs,
         seed=finetuning.seed,

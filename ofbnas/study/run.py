@@ -98,6 +98,7 @@ def run_study(config: StudyConfig, folder: Path, view: View, address: str | None
         repair(folder)
 
     # Everything that can be refused is refused before anything is spent.
+    view.stage("settings and weights are checked")
     changes(config, folder)
     sampler_of(config.sweep, config.seed)
     parent = check_weights(config)
@@ -107,6 +108,7 @@ def run_study(config: StudyConfig, folder: Path, view: View, address: str | None
             "accuracies; ofbnas compress takes it"
         )
     check_budgets(config, parent.model, parent.axes)
+    view.stage("images are read")
     data = data_of(config)
 
     durable.make_folder(folder)
@@ -258,7 +260,9 @@ def _finished(search: StudySearch, before: int, wanted: int) -> Outcome:
 def _parent(config: StudyConfig, data: Any, view: View) -> Parent:
     """The trained parent, on the CPU."""
     data = data.to(_device())
+    view.stage("the parent is loaded")
     parent = trained_parent(config, data, [_ParentEpochs(view)])
+    view.stage("the parent is measured on the test images")
     accuracy = evaluate(parent.model.to(data.device), data.test)
     parent.model.cpu()
     log.info("parent %s: top-1 %.2f %% on the test split", config.model.name, accuracy.top1)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ofbnas.config import StudyConfig
+from ofbnas.config.model import label_of
 from ofbnas.files import durable
 from ofbnas.models.architecture import encode_sizes
 from ofbnas.models.axes import input_size
@@ -302,7 +303,7 @@ def base_row(
         model=config.model.name,
         model_kwargs=json.dumps(config.model.kwargs, sort_keys=True),
         num_classes=config.data.num_classes,
-        dataset=config.data.name,
+        dataset=label_of(config.data),
         data=data_record(config),
         seed=config.seed + trial,
         versions=json.dumps(versions()),

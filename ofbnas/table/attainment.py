@@ -9,12 +9,29 @@ from __future__ import annotations
 
 import moocore
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ofbnas.table.front import MAXIMISE
 from ofbnas.table.indicators import Points, best_below
 
 Corners = list[tuple[float, float]]  # points (x, y) of a front, by ascending x
+
+
+def runs_of(rows: pd.DataFrame, x: str, y: str) -> list[Points]:
+    """The points (x, y) of each run: of each study, and of each seed that one was run with.
+
+    Args:
+        rows: Rows that have both columns.
+        x: The cost.
+        y: The quality.
+    """
+    # A trial's seed is its study's seed plus the trial's number, so this difference is the study's.
+    study_seed = rows["seed"] - rows["trial"]
+    by_run = rows.groupby([rows["study"], study_seed], sort=False, dropna=False)
+    run_of_row = by_run.ngroup().to_numpy()
+    points = rows[[x, y]].to_numpy(dtype=np.float64)
+    return [points[run_of_row == run] for run in range(run_of_row.max() + 1)]
 
 
 def surface(runs: list[Points], percent: float) -> Corners:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ofbnas.errors import InputError
-from ofbnas.table.attainment import Corners, attained_difference, corners_of, surface
+from ofbnas.table.attainment import Corners, attained_difference, corners_of, runs_of, surface
 from ofbnas.table.front import MAXIMISE, comparable_rows, default_quality, front
 from ofbnas.table.indicators import (
     Points,
@@ -175,17 +175,8 @@ class _Side:
         self.volume = volume_share(self.front, ref)
 
         known = comparable_rows(rows, x, y)
-        points = known[axes].to_numpy(dtype=np.float64)
-        self.num_rows = len(points)
-
-        # A trial's seed is its study's seed plus the trial's number, so this difference is the
-        # study's.
-        study_seed = known["seed"] - known["trial"]
-        by_run = known.groupby([known["study"], study_seed], sort=False, dropna=False)
-        run_of_row = by_run.ngroup().to_numpy()
-
-        num_runs = run_of_row.max() + 1
-        self.runs = [points[run_of_row == run] for run in range(num_runs)]
+        self.num_rows = len(known)
+        self.runs = runs_of(known, x, y)
         self.several = len(self.runs) > 1
 
         # The bootstrap draws as many runs as there are, with replacement, and takes their mean.

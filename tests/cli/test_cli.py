@@ -73,7 +73,7 @@ def test_running_a_finished_study_again_does_nothing(study):
         p: p.stat().st_mtime_ns for p in study.rglob("*") if p.is_file() and p.name != "study.log"
     }
     done = ofbnas("study", "run", study.parent / "small.yaml", "--output", study)
-    assert done.returncode == 0 and "is finished: 3 trials" in done.stderr
+    assert done.returncode == 0 and "is finished: 3 trials in" in done.stderr
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 

@@ -161,7 +161,7 @@ def test_other_classes_get_a_new_classifier(command, study, flowers):
     words = [f"--data={word}" for word in data]
     row, before, out = command(*words, "--set", "finetune.batch_size=8")
     assert row["from_arch_id"] == before["arch_id"] != row["arch_id"]
-    assert row["num_classes"] == 3 and row["dataset"] == "folder"
+    assert row["num_classes"] == 3 and row["dataset"] == flowers.name
     assert row["params"] == before["params"] - 7 * (row["architecture"]["embed"][0] + 1)
     assert row["parent_top1"] is None and row["top1_before_finetune"] is None
     assert tensors(out, row["arch_id"])["head.weight"].shape[0] == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+import torchvision
 from conftest import SPACE, make
 from torch import nn
 
@@ -151,6 +152,12 @@ def test_what_cannot_be_searched_is_refused_by_name(name, reason):
 def test_other_families_are_refused_by_name():
     with pytest.raises(InputError, match="Linear cannot be searched"):
         axes(nn.Linear(2, 2))
+    with torch.device("meta"):
+        namesake = torchvision.models.vit_b_16()
+    with pytest.raises(
+        InputError, match=r"torchvision\.\S+VisionTransformer .* not a class of timm's"
+    ):
+        axes(namesake)
 
 
 def test_options_beyond_the_model_are_refused(model):

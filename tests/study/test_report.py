@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import yaml
 from commands import ofbnas
 from conftest import DIGITS
 from made_studies import (
@@ -28,12 +29,14 @@ from made_studies import (
 )
 from rows import write_row
 
-from ofbnas.config.study_file import load_study
+from ofbnas.config import StudyConfig
+from ofbnas.config.study_file import dump_changed, dump_study, load_study
 from ofbnas.errors import InputError
 from ofbnas.models.architecture import encode_sizes
 from ofbnas.study.report import contents, page, stamp, study_of, write_page
+from ofbnas.study.report.hypervolumes import hypervolumes
 from ofbnas.study.tuning.journal import MIN_TRIALS, importance, read_journal
-from ofbnas.table.front import front
+from ofbnas.table.front import front, hypervolume, reference_point
 from ofbnas.table.store import read_table, write_history
 
 
@@ -172,7 +175,7 @@ def test_reading_a_study_writes_nothing(tmp_path):
 
 
 def study_with(values, **sweep) -> tuple[optuna.Study, object]:
-    """Optuna's study of a function of its first swept field."""
+    """Optuna's study of a function of its first swept field; its second objective is the last field."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     config = load_study(DIGITS, [f"sweep.{name}={value}" for name, value in sweep.items()])
     study = optuna.create_study(
@@ -182,23 +185,23 @@ def study_with(values, **sweep) -> tuple[optuna.Study, object]:
         trial = study.ask(
             {name: optuna.distributions.FloatDistribution(0, 1) for name in config.sweep.params}
         )
-        study.tell(trial, [value(next(iter(trial.params.values()), 0.0)), 1.0])
+        params = [*trial.params.values()] or [0.0]
+        study.tell(trial, [value(params[0]), params[-1]])
     return study, config
 
 
-def test_importance_is_of_what_the_first_objective_depends_on():
+def test_importance_is_of_what_each_objective_depends_on():
     study, config = study_with([lambda x: 100 * x] * 40)
     found = importance(study, config)
-    shares = found["shares"]
-    assert (
-        max(shares, key=shares.get) == next(iter(config.sweep.params))
-        and max(shares.values()) > 0.8
-    )
-    assert (
-        sum(shares.values()) == pytest.approx(1)
-        and found["objective"] == "val_top1"
-        and found["why_not"] is None
-    )
+    first, last = list(config.sweep.params)[:: len(config.sweep.params) - 1]
+    for objective, metric, name in zip(
+        found["objectives"], ("val_top1", "gmacs"), (first, last), strict=True
+    ):
+        shares = objective["shares"]
+        assert max(shares, key=shares.get) == name and shares[name] > 0.8
+        assert sum(shares.values()) == pytest.approx(1)
+        assert (objective["metric"], objective["why_not"]) == (metric, None)
+    assert found["why_not"] is None
     assert importance(study, config) == found, "the same journal says the same"
 
 
@@ -211,17 +214,44 @@ def test_importance_is_of_what_the_first_objective_depends_on():
             {},
             f"Too few complete trials for importances: {MIN_TRIALS - 1};",
         ),
-        (
-            [lambda x: 97.5] * MIN_TRIALS,
-            {},
-            f"All {MIN_TRIALS} complete trials have the same val_top1",
-        ),
         ([lambda x: x] * MIN_TRIALS, {"params": "{}"}, "sweeps nothing"),
     ],
 )
 def test_importance_that_cannot_be_computed_is_left_out(values, sweep, why_not):
     found = importance(*study_with(values, **sweep))
-    assert found["shares"] == {} and why_not in found["why_not"]
+    assert found["objectives"] == [] and why_not in found["why_not"]
+
+
+def test_an_objective_that_is_always_the_same_has_no_importances():
+    study, config = study_with([lambda x: 97.5] * MIN_TRIALS)
+    first, second = importance(study, config)["objectives"]
+    assert first["shares"] == {}
+    assert first["why_not"] == f"All {MIN_TRIALS} complete trials have the same val_top1."
+    assert second["shares"] and second["why_not"] is None
+
+
+def test_hypervolumes_are_those_of_the_fronts_so_far(tmp_path):
+    table = read_table(finished(tmp_path))
+    found = told(tmp_path)["hypervolumes"]
+    assert [trial for trial, _ in found] == list(range(10))
+    for trial, share in found:
+        until = table[table["trial"] <= trial]
+        ref = reference_point(table)
+        assert share == pytest.approx(hypervolume(until, y="val_top1", ref=ref).share)
+    assert hypervolumes(table, ["gmacs", "params"]) == hypervolumes(table, ["top1"]) == []
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion_mnist", "deit_s"])
+def test_the_settings_shown_are_the_study(name):
+    study = load_study(Path(name))
+    text = dump_changed(study)
+    assert StudyConfig.model_validate(yaml.safe_load(text)) == study
+    assert len(text.splitlines()) < len(dump_study(study).splitlines()) / 3
+
+
+def test_the_settings_shown_have_no_password():
+    study = load_study(Path("digits"), ["sweep.storage=postgresql://u:secret@h/n"])
+    assert "postgresql://u:" in dump_changed(study) and "secret" not in dump_changed(study)
 
 
 class Scripts(HTMLParser):

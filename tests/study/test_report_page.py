@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import shlex
 
+import pandas as pd
 import pytest
+import yaml
+from commands import wait
 from made_studies import (
     HOSTILE,
     NAN,
@@ -31,6 +34,16 @@ def vit(tmp_path_factory) -> str:
     return written(finished(tmp_path_factory.mktemp("vit")))
 
 
+# Pairs of texts of one chart that lie on each other, as their words.
+COLLISIONS = """[...document.querySelectorAll('svg')].flatMap((chart) => {
+  const texts = [...chart.querySelectorAll('text')].filter((text) => text.textContent);
+  const boxes = texts.map((text) => text.getBoundingClientRect());
+  const apart = (a, b) => a.right <= b.left || b.right <= a.left || a.bottom <= b.top + 2 || b.bottom <= a.top + 2;
+  return texts.flatMap((text, i) => texts.slice(i + 1)
+    .filter((_, j) => !apart(boxes[i], boxes[i + 1 + j]))
+    .map((other) => [text.textContent, other.textContent]));
+})"""
+
 KINDS = ["vit", "beit", "swin", "empty", "failed", "unfinished", "elsewhere", "one"]
 
 
@@ -44,6 +57,7 @@ def test_any_study_is_shown_without_errors_requests_or_scrolling_sideways(
     for trial in browser.js("[...document.getElementById('selected').options].map(o => o.value)"):
         browser.choose("selected", trial)
         assert browser.js("document.documentElement.scrollWidth") <= width
+    assert browser.js(COLLISIONS) == []
     assert browser.js(
         "[...document.querySelectorAll('section')].every(s => s.getBoundingClientRect().height > 60)"
     )
@@ -84,6 +98,8 @@ def test_a_click_on_a_point_selects_its_trial_everywhere(browser, vit):
         assert browser.selected() == (str(trial),) * 4
         assert browser.js("location.hash") == f"#trial-{trial}"
     assert f"trial 7: {7 + 0xA0:012x}" in browser.one("#front .tip").text
+    tip, chart = (browser.one(f"#front {part}").rect for part in (".tip", "svg"))
+    assert tip["y"] >= chart["y"] + chart["height"], "facts hide nothing of the chart"
     assert "search.one_hot_weight 0" in browser.one("#front .tip").text
     browser.open(f"{vit}#trial-3")
     assert browser.selected() == ("3",) * 4
@@ -145,9 +161,52 @@ def test_the_table_is_filtered_by_all_words_of_any_cell(browser, vit):
         browser.texts("#trials-body th") == []
         and browser.one("#filter-count").text == "0 of 12 trials"
     )
-    field.clear()
-    field.send_keys(f"{3 + 0xA0:012x}")
-    assert browser.texts("#trials-body th") == ["3"]
+    for text, trials in {
+        f"{3 + 0xA0:012x}": ["3"],
+        "top1 > 98 and gmacs < 0.0003": ["2"],
+        "not failed (trial <= 1 or top1>99.5)": ["0", "1", "8"],
+        "status = FAILED or one_hot_weight": ["10", "11"],
+        "search.one_hot_weight == 0.04 'complete'": ["2", "9"],
+        "status != complete": ["10", "11"],
+    }.items():
+        field.clear()
+        field.send_keys(text)
+        assert browser.texts("#trials-body th") == trials, text
+    for text, mistake in {
+        "tap1 > 9": "there is no column tap1; expected one of trial, status",
+        "top1 > high": "top1 is a number, but high is not",
+        "top1 >": "top1 > needs a value",
+        "(failed": "a parenthesis is not closed",
+        "failed)": "a parenthesis is closed that was not opened",
+        "failed or": "a word or a comparison such as top1 > 98 is missing",
+    }.items():
+        field.clear()
+        field.send_keys(text)
+        assert browser.one("#filter-count").text.startswith(f"12 of 12 trials: {mistake}")
+    assert browser.complaints() == []
+
+
+def test_rows_are_downloaded_and_an_id_is_copied(browser, tmp_path):
+    folder = finished(tmp_path / "study")
+    add(folder, row_of(12, device='=1+"1"'))
+    browser.open(f"{written(folder)}#trial-3")
+    allow = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.driver.execute_cdp_cmd("Page.setDownloadBehavior", allow)
+    browser.one("#filter").send_keys("trial >= 9")
+    browser.one("#download").click()
+    wait((tmp_path / "digits.csv").is_file)
+    rows = pd.read_csv(tmp_path / "digits.csv")
+    assert rows["trial"].tolist() == [9, 10, 11, 12]
+    assert rows["gmacs"][0] == row_of(9)["gmacs"], "in the table's unit"
+    assert rows["hp.search.one_hot_weight"].tolist() == [0.04, 0.06, 0.08, 0.1]
+    assert rows["device"][3] == '\'=1+"1"', "a spreadsheet takes it for a text"
+    browser.driver.execute_cdp_cmd(
+        "Browser.grantPermissions",
+        {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]},
+    )
+    browser.one("#copy-id").click()
+    read = "navigator.clipboard.readText().then(arguments[0])"
+    wait(lambda: browser.driver.execute_async_script(read) == f"{3 + 0xA0:012x}")
 
 
 def test_the_fronts_axes_are_those_that_have_values(browser, vit, tmp_path):
@@ -195,12 +254,15 @@ def test_what_a_block_has_lost_is_drawn_as_removed(browser, tmp_path):
         "blocks.2.mlp": (0, 0),
     }
     folder = finished(tmp_path)
-    add(folder, row_of(12, architecture=encode_sizes(left, kinds_of(left))))
+    seen_before = {name: row_of(5)[name] for name in row_of(5) if name.startswith("hp.")}
+    add(folder, row_of(12, architecture=encode_sizes(left, kinds_of(left)), **seen_before))
     browser.open(f"{written(folder)}#trial-12")
     whole = ["4 \u00d7 16 of 4 \u00d7 16", "256 of 256"]
     assert browser.texts("#architecture .amount") == [
         "64 of 64", "removed", whole[1], *whole, "removed", "removed", *whole,
     ]  # fmt: skip
+    assert len(browser.js("[...document.querySelectorAll('#front .band')]")) == 1
+    assert "same settings, different seeds" in browser.one("#front-legend").text
     assert browser.complaints() == []
 
 
@@ -223,19 +285,44 @@ def test_the_history_follows_the_slider(browser, vit):
     )
 
 
-def test_importance_and_parallel_coordinates(browser, vit, tmp_path):
+def test_hyper_parameters_are_compared(browser, vit, tmp_path):
     browser.open(f"{vit}#trial-5")
-    assert browser.texts("#importance .share-name")[0] == "search.budget.gmacs_share"
+    assert browser.texts("#importance h3") == ["For validation top-1", "For MACs"]
+    assert browser.texts("#importance .share-name")[::2] == ["search.budget.gmacs_share"] * 2
+    assert "fANOVA" in browser.one("#importance .hint").text
     assert len(browser.js("[...document.querySelectorAll('#parallel .trial-line')]")) == 10
-    labels = browser.texts("#parallel .label")
-    assert labels == [
-        "search.budget.gmacs_share (logarithmic)",
-        "search.one_hot_weight",
-        "multiply-accumulates per image, kMACs",
-        "top-1 accuracy, %",
-    ]
+    assert browser.texts("#parallel .tick") == [
+        "search.budget.gmacs_share", "0.21 to 0.75, log",
+        "search.one_hot_weight", "0 to 0.12",
+        "kMACs", "159.9 to 591.6",
+        "validation top-1, %", "94.8 to 97.96",
+    ]  # fmt: skip
+    end = "Math.max(...[...document.querySelectorAll('#parallel text')].map(t => t.getBBox().x + t.getBBox().width))"
+    begin = "Math.min(...[...document.querySelectorAll('#parallel .trial-line')].map(l => l.getBBox().x))"
+    assert browser.js(end) < browser.js(begin), "no line runs through a label"
     browser.open(written(of_kind("unfinished", tmp_path)))
     assert "Too few complete trials" in browser.one("#importance").text
+
+
+def test_objectives_are_drawn_over_trials_and_hyper_parameters(browser, vit):
+    browser.open(vit)
+    points = "document.querySelectorAll('#objectives .point').length"
+    heights = "[...document.querySelectorAll('#objectives .dot')].map(dot => Number(dot.getAttribute('cy')))"
+    assert browser.texts("#objective option")[0] == "hypervolume of the front"
+    volumes = browser.js(heights)
+    assert len(volumes) == 10 and volumes == sorted(volumes, reverse=True), "it only ever grows"
+    browser.choose("objective", "val_top1")
+    accuracies = [row_of(trial)["val_top1"] for trial in range(10)]
+    order = sorted(range(10), key=lambda trial: -accuracies[trial])
+    assert sorted(range(10), key=browser.js(heights).__getitem__) == order
+    assert browser.js("document.querySelector('#objectives .front-line') !== null")
+    browser.choose("over", "search.one_hot_weight")
+    assert browser.js(points) == 10
+    assert browser.js("document.querySelector('#objectives .front-line')") is None
+    shown = yaml.safe_load(browser.one("#settings").get_attribute("textContent"))
+    assert shown["search"]["budget"] == {"gmacs_share": 0.5}
+    assert "decision_interval" not in shown["search"], "which is the default"
+    assert browser.complaints() == []
 
 
 def test_time_and_trials_are_counted(browser, vit, tmp_path):

@@ -96,6 +96,11 @@ class Axis:
     products: int = 0
     branch: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        groups, channels = self.size
+        size = f"{groups} x {channels}" if groups > 1 else str(channels)
+        return f"Axis({self.name}: {size}, {self.num_options} options)"
+
     @property
     def units(self) -> int:
         """Number of units at the present size."""

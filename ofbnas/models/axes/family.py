@@ -96,7 +96,12 @@ def family_of(model: nn.Module) -> Family:
         if type(model) in family.classes:
             return family
         known += [kind.__name__ for kind in family.classes]
+    kind = type(model)
+    expected = f"expected one of timm's {', '.join(sorted(known))}"
+    if kind.__module__.partition(".")[0] == "timm":
+        raise InputError(f"{kind.__name__} cannot be searched: {expected}")
+    # Other libraries have classes of the same names, with other tensors.
     raise InputError(
-        f"{type(model).__name__} cannot be searched: "
-        f"expected one of timm's {', '.join(sorted(known))}"
+        f"{kind.__module__}.{kind.__name__} cannot be searched: it is not a class of timm's; "
+        f"{expected}, with the weights under timm's names"
     )

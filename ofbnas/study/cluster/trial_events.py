@@ -23,6 +23,9 @@ log = logging.getLogger("ofbnas")
 class View(Protocol):
     """Shows the progress of a study."""
 
+    def stage(self, what: str) -> None:
+        """What is done before trials, such as "the images are read"."""
+
     def parent(self, epoch: int, epochs: int) -> None:
         """The parent was trained for another epoch."""
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ofbnas.config import ChoiceParam, FloatParam, IntParam, StudyConfig
 from ofbnas.config.fields import LIMITS
+from ofbnas.config.model import label_of
 from ofbnas.config.storage import file_of
-from ofbnas.config.study_file import load_study
+from ofbnas.config.study_file import dump_changed, load_study
 from ofbnas.errors import InputError
 from ofbnas.files.documents import parse_json
 from ofbnas.files.untrusted import check_regular, visible
 from ofbnas.study.report.history import histories, parent_sizes
+from ofbnas.study.report.hypervolumes import hypervolumes
 from ofbnas.table.columns import COLUMNS, COSTS, QUALITIES, SWEPT, comparable
 from ofbnas.table.latency import with_latencies
 from ofbnas.table.layout import FOLDER, HISTORY_FOLDER, LATENCY, is_study
@@ -58,15 +60,18 @@ def contents(
 
     Returns:
         study: Names, objectives, the number of trials wanted, and whether all are finished.
+        settings: YAML of those that are not the defaults.
         parent: The parent's costs and accuracy, null where no row has them.
         sizes: Sizes that architectures are drawn against, and whether they are the parent's.
         swept: Swept field to its range and whether that is logarithmic, or to its choices.
         columns: Cost or quality to its role, names and units.
         warnings: Quality to what should be known about a front that was selected by it.
         fronts: "cost/quality" to the front's trials, for each pair that has values.
+        hypervolumes: Trials with the share of the possible hypervolume that the front of the
+            objectives has after each.
         trials: Rows of the table, then running trials, which have no row yet.
         history: Trial to its decisions, as columns.
-        importance: Of swept fields.
+        importance: Of swept fields, for each objective.
         left_out: What the page lacks because a database was not opened, or null.
     """
     # Where `ofbnas bench` has timed the networks, its newest times replace those of trials.
@@ -96,18 +101,20 @@ def contents(
             "name": config.name,
             "folder": str(folder),
             "model": config.model.name,
-            "dataset": config.data.name,
+            "dataset": label_of(config.data),
             "objectives": [objective.model_dump() for objective in config.objectives],
             "sampler": config.sweep.sampler,
             "wanted": wanted,
             "finished": not running and len(rows) >= wanted,
         },
+        "settings": dump_changed(config),
         "parent": _parent(table),
         "sizes": _sizes(architectures, history),
         "swept": {name: _swept(param) for name, param in config.sweep.params.items()},
         "columns": _columns(),
         "warnings": {y: table_warnings(table, y) for y in _known(table, QUALITIES)},
         "fronts": _fronts(table),
+        "hypervolumes": hypervolumes(table, [goal.metric for goal in config.objectives]),
         "trials": trials + running,
         "history": {str(trial): decisions for trial, decisions in history.items()},
         "importance": journal["importance"],

@@ -42,6 +42,14 @@ function labelled(column, unit) {
   return unit.name ? `${label}, ${unit.name}` : label;
 }
 
+// The short name of a column with its unit, for a heading.
+function headingOf(column, unit) {
+  // The unit of multiply-accumulates, such as GMACs, says what they are.
+  if (column === "gmacs") return unit.name;
+  const { short } = state.data.columns[column];
+  return unit.name ? `${short}, ${unit.name}` : short;
+}
+
 function formatValue(column, value) {
   const unit = unitOf(column, value);
   const digits = isQuality(column) ? value.toFixed(2) : formatNumber(value * unit.factor);
@@ -68,4 +76,10 @@ function breakable(name) {
 function clipped(name, width) {
   const fits = Math.max(4, Math.floor(width / CHARACTER + 0.5));
   return name.length <= fits ? name : `\u2026${name.slice(name.length - fits + 1)}`;
+}
+
+// A text that fits into `width` pixels of small type.
+function shortened(text, width) {
+  const fits = Math.max(4, Math.floor(width / CHARACTER + 0.5));
+  return text.length <= fits ? text : `${text.slice(0, fits - 1)}\u2026`;
 }

@@ -22,10 +22,12 @@ function drawFront() {
   const front = state.data.fronts[`${x}/${y}`] ?? [];
   const points = new Map(rows.map((trial) => [trial.trial, { x: across(trial), y: up(trial), trial }]));
   const corners = front.map((trial) => points.get(trial));
+  const bands = alikeButForTheSeed(rows).map((alike) => alike.map((trial) => points.get(trial.trial)));
+  chart.append(...bands.map(band));
   chart.append(svg("path", { class: "front-line", d: stepLine(corners, area) }));
   if (parentKnown) {
     const star = starAt(across(parent), up(parent), 9);
-    chart.append(svg("path", { class: "parent", d: star, role: "img", "aria-label": "parent" }));
+    chart.append(svg("path", { class: "parent", d: star, role: "img", "aria-label": parentName() }));
   }
 
   // Points of the front are drawn last, so that no others cover them.
@@ -34,13 +36,12 @@ function drawFront() {
   const tabStop = points.has(state.selected) ? state.selected : rows[0].trial;
   for (const point of drawn) chart.append(drawPoint(point, isOnFront(point), tabStop, points));
 
-  selectByPointer(holder, chart, (pointer) => {
-    const distance = (point) => Math.hypot(point.x - pointer.x, point.y - pointer.y);
-    const point = nearest(points.values(), distance, POINTER_REACH);
-    return point && { trial: point.trial, x: point.x, y: point.y };
-  });
   holder.replaceChildren(chart);
-  drawLegend(parentKnown);
+  selectByPointer(holder, chart, (pointer) => {
+    const distance = ({ x: left, y: top }) => Math.hypot(left - pointer.x, top - pointer.y);
+    return nearest(points.values(), distance, POINTER_REACH)?.trial ?? null;
+  });
+  drawLegend(parentKnown, bands.length > 0);
 }
 
 // The frame of the front; its scales take anything that has values of both columns: trials and the parent.
@@ -67,10 +68,31 @@ function frontFrame(shown, width) {
   };
 }
 
-function drawLegend(parentKnown) {
+const parentName = () => `parent: ${state.data.study.model}`;
+
+// Groups of several trials with the same hyper-parameters, which differ by their seed alone.
+function alikeButForTheSeed(rows) {
+  const groups = new Map();
+  for (const trial of rows) {
+    const key = JSON.stringify(Object.entries(trial.hp).sort());
+    groups.set(key, [...(groups.get(key) ?? []), trial]);
+  }
+  return [...groups.values()].filter((alike) => alike.length > 1);
+}
+
+// The range of cost and quality that points cover.
+function band(points) {
+  const [xs, ys] = [points.map(({ x }) => x), points.map(({ y }) => y)];
+  const [left, top] = [Math.min(...xs), Math.min(...ys)];
+  const box = { x: left - 6, y: top - 6, width: Math.max(...xs) - left + 12, height: Math.max(...ys) - top + 12 };
+  return svg("rect", { class: "band", rx: 6, ...box });
+}
+
+function drawLegend(parentKnown, withBands) {
   const { parent, columns } = state.data;
   const keys = [["key-front", "front"], ["key-other", "other trials"], ["key-selected", "selected"]];
-  if (parentKnown) keys.push(["key-parent", "parent"]);
+  if (parentKnown) keys.push(["key-parent", parentName()]);
+  if (withBands) keys.push(["key-band", "same settings, different seeds"]);
   const entries = keys.map(([kind, label]) => html("span", {}, html("i", { class: kind, "aria-hidden": "true" }), label));
   if (!parentKnown) {
     const missing = isMissing(parent[state.y]) ? state.y : state.x;
@@ -106,9 +128,10 @@ function drawPoint({ x, y, trial }, onFront, tabStop, points) {
       "aria-pressed": String(selected),
       "aria-label": `${onFront ? "on the front: " : ""}${trialFacts(trial).join(", ")}`,
       "data-key": `point-${trial.trial}`,
+      "data-trial": trial.trial,
       onkeydown: move,
-      onfocus: () => showTip(byId("front"), { trial, x, y }),
-      onblur: () => showTip(byId("front"), null),
+      onfocus: () => pointOut(byId("front"), trial),
+      onblur: () => pointOut(byId("front"), null),
     },
     svg("circle", { class: "ring", cx: x, cy: y, r: 9 }),
     svg("circle", { class: "dot", cx: x, cy: y, r: onFront ? 5 : 4.5 }),

@@ -8,6 +8,8 @@ const state = {
   x: "gmacs",
   y: "val_top1",
   decision: null, // index into the history; null is the last
+  objective: null, // what the optimization history shows, by default the first
+  over: "trial", // or a swept hyper-parameter
   sort: { key: "trial", down: false },
   filter: "",
 };
@@ -42,8 +44,10 @@ function draw() {
     drawChoices();
     drawFront();
     drawArchitecture();
-    drawImportance();
+    drawObjectives();
     drawParallel();
+    drawImportance();
+    byId("settings").textContent = state.data.settings;
     drawHistory();
     drawTrials();
     drawCosts();
@@ -100,16 +104,22 @@ function drawChoices() {
   const trial = selectedTrial();
   const measured = trial ? ["top1", "gmacs", "params"].filter((column) => has(trial, column)) : [];
   const facts = measured.map((column) => (column === "top1" ? formatValue(column, trial.top1) : fact(trial, column)));
+  byId("copy-id").hidden = !trial?.arch_id;
   byId("selected-facts").textContent = facts.join(" \u00b7 ");
 }
 
-// A choice of columns; if the chosen one no longer has values, the first is chosen.
 function drawColumnChoice(chooser, names, axis) {
-  setOptions(chooser, names.map((name) => [name, state.data.columns[name].short]));
-  if (names.length && !names.includes(state[axis])) state[axis] = names[0];
-  chooser.value = state[axis];
-  chooser.disabled = names.length < 2;
-  chooser.parentElement.hidden = !names.length;
+  drawChoice(chooser, names.map((name) => [name, state.data.columns[name].short]), axis);
+}
+
+// A choice for a part of the state, of values and labels; if the chosen one is no longer offered, the first is chosen.
+function drawChoice(chooser, entries, part) {
+  setOptions(chooser, entries);
+  const values = entries.map(([value]) => value);
+  if (values.length && !values.includes(state[part])) state[part] = values[0];
+  chooser.value = state[part];
+  chooser.disabled = values.length < 2;
+  chooser.parentElement.hidden = !values.length;
 }
 
 // Options that have not changed are left alone: replacing them would close an open list.
@@ -168,6 +178,14 @@ for (const axis of ["x", "y"]) {
     draw();
   });
 }
+for (const part of ["objective", "over"]) {
+  byId(part).addEventListener("change", (event) => {
+    state[part] = event.target.value;
+    drawObjectives();
+  });
+}
+byId("copy-id").addEventListener("click", (event) => copyText(event.currentTarget, selectedTrial().arch_id));
+byId("download").addEventListener("click", () => download(`${state.data.study.name}.csv`, csvOf(shownTrials)));
 byId("selected").addEventListener("change", (event) => select(Number(event.target.value)));
 byId("filter").addEventListener("input", (event) => {
   state.filter = event.target.value;

@@ -20,8 +20,11 @@ SCRIPTS = (
     "front",
     "architecture",
     "sweep",
+    "objectives",
     "history",
     "costs",
+    "filter",
+    "copies",
     "trials",
     "page",
 )

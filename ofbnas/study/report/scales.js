@@ -1,7 +1,5 @@
 // Scales, ticks and the frame of charts, and how they respond to a pointer.
 
-const TIP_GAP = 14; // pixels between a point and the facts beside it
-
 // Round numbers, about `count` of them, between two values. The tolerances absorb rounding errors.
 function ticks(low, high, count, leastStep = 0) {
   const wanted = Math.max(leastStep, (high - low) / Math.max(1, count));
@@ -12,6 +10,17 @@ function ticks(low, high, count, leastStep = 0) {
     result.push(Number((index * step).toPrecision(12)));
   }
   return result;
+}
+
+// Ticks of a logarithmic axis, at 1, 2 and 5 times powers of ten, or at its ends where there are too few of these.
+function logarithmicTicks(low, high) {
+  const round = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
+    round.push(...[1, 2, 5].map((times) => Number((times * 10 ** power).toPrecision(12))));
+  }
+  const inside = round.filter((value) => value >= low && value <= high);
+  const values = inside.length > 1 ? inside : [...new Set([low, high])];
+  return values.map((value) => ({ position: Math.log(value), label: formatNumber(value) }));
 }
 
 // The width to draw in; before the page is laid out, elements have no width.
@@ -31,11 +40,12 @@ function linear({ low, high }, from, to) {
 }
 
 // An empty chart with grid lines and labels: its svg, both scales, and the area inside.
+// The label of the vertical axis stands above it, where it can be read and has the whole width.
 function frame(width, height, x, y, attributes) {
   const yTicks = ticks(y.low, y.high, height / 40);
   const longest = Math.max(...yTicks.map((tick) => formatNumber(tick).length));
-  const left = 14 + 6.5 * longest + (y.label ? 16 : 0);
-  const area = { left, right: width - 12, top: 10, bottom: height - (x.label ? 40 : 22) };
+  const left = 14 + 6.5 * longest;
+  const area = { left, right: width - 12, top: y.label ? 28 : 10, bottom: height - (x.label ? 40 : 22) };
   const across = linear(x, area.left, area.right);
   const up = linear(y, area.bottom, area.top);
   const chart = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, ...attributes });
@@ -45,23 +55,26 @@ function frame(width, height, x, y, attributes) {
       svg("text", { class: "tick", x: area.left - 6, y: up(tick) + 4, "text-anchor": "end" }, formatNumber(tick)),
     );
   }
-  for (const tick of ticks(x.low, x.high, (area.right - area.left) / 80, x.whole ? 1 : 0)) {
-    if (across(tick) > area.right - 4 && formatNumber(tick).length > 4) continue; // it would be cut off
-    chart.append(
-      svg("line", { class: "grid", x1: across(tick), x2: across(tick), y1: area.top, y2: area.bottom }),
-      svg("text", { class: "tick", x: across(tick), y: area.bottom + 16, "text-anchor": "middle" }, formatNumber(tick)),
-    );
+  let free = 0; // where the last label ended
+  for (const { position, label } of x.ticks ?? roundTicks(x, area)) {
+    const at = across(position);
+    chart.append(svg("line", { class: "grid", x1: at, x2: at, y1: area.top, y2: area.bottom }));
+    const half = (CHARACTER * label.length) / 2;
+    if (at + half > width || at - half < free) continue; // it would be cut off, or run into the last one
+    free = at + half + CHARACTER;
+    chart.append(svg("text", { class: "tick", x: at, y: area.bottom + 16, "text-anchor": "middle" }, label));
   }
   if (x.label) {
     const middle = (area.left + area.right) / 2;
     chart.append(svg("text", { class: "label", x: middle, y: height - 6, "text-anchor": "middle" }, x.label));
   }
-  if (y.label) {
-    const middle = (area.top + area.bottom) / 2;
-    const turned = `rotate(-90 12 ${middle})`;
-    chart.append(svg("text", { class: "label", x: 12, y: middle, "text-anchor": "middle", transform: turned }, y.label));
-  }
+  if (y.label) chart.append(svg("text", { class: "label", x: 0, y: 14 }, y.label));
   return { chart, across, up, area };
+}
+
+function roundTicks(x, area) {
+  const values = ticks(x.low, x.high, (area.right - area.left) / 80, x.whole ? 1 : 0);
+  return values.map((position) => ({ position, label: formatNumber(position) }));
 }
 
 // Where a pointer is, in a chart's own units.
@@ -84,31 +97,29 @@ function nearest(items, distance, reach) {
   return best;
 }
 
-// Show the facts of a trial where the pointer is near one, and select it by a click.
-// `find` takes the pointer and gives a trial and where its tip goes, or null.
+// Show the facts of a trial that the pointer is near, and select it by a click.
+// `find` takes the pointer and gives a trial, or null. The facts stand below the chart, so they hide nothing of it;
+// while the pointer is elsewhere they are the selected trial's.
 function selectByPointer(holder, chart, find) {
+  holder.append(html("p", { class: "tip", "aria-hidden": "true" }));
+  pointOut(holder, null);
   chart.addEventListener("pointermove", (event) => {
-    const target = find(pointerIn(chart, event));
-    showTip(holder, target);
-    chart.classList.toggle("over", target !== null);
+    const trial = find(pointerIn(chart, event));
+    pointOut(holder, trial);
+    chart.classList.toggle("over", trial !== null);
   });
-  chart.addEventListener("pointerleave", () => showTip(holder, null));
+  chart.addEventListener("pointerleave", () => pointOut(holder, null));
   chart.addEventListener("click", (event) => {
-    const target = find(pointerIn(chart, event));
-    if (target) select(target.trial.trial);
+    const trial = find(pointerIn(chart, event));
+    if (trial) select(trial.trial);
   });
 }
 
-// The facts of a trial beside a point of a chart; null removes them.
-function showTip(holder, target) {
-  holder.querySelector(".tip")?.remove();
-  if (target === null) return;
-  const lines = trialFacts(target.trial).map((line) => html("div", {}, line));
-  const tip = html("div", { class: "tip", "aria-hidden": "true" }, lines);
-  holder.append(tip); // its size is known only from here on
-  const width = holder.clientWidth;
-  const fitsRight = target.x + TIP_GAP + tip.offsetWidth <= width;
-  const left = fitsRight ? target.x + TIP_GAP : target.x - tip.offsetWidth - TIP_GAP;
-  tip.style.left = `${Math.max(0, Math.min(left, width - tip.offsetWidth))}px`;
-  tip.style.top = `${Math.max(0, target.y - tip.offsetHeight / 2)}px`;
+// Mark a trial in a chart and show its facts; null stands for the selected one.
+function pointOut(holder, trial) {
+  for (const marked of holder.querySelectorAll(".pointed")) marked.classList.remove("pointed");
+  if (trial) holder.querySelector(`[data-trial="${trial.trial}"]`)?.classList.add("pointed");
+  const shown = trial ?? selectedTrial();
+  const facts = shown ? trialFacts(shown) : [];
+  holder.querySelector(".tip").replaceChildren(...facts.map((words) => html("span", {}, words)));
 }

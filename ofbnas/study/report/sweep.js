@@ -1,19 +1,27 @@
 // Swept hyper-parameters: how important each is, and how they relate to cost and accuracy.
 
 const FEW_TRIALS = 50; // importances from fewer trials are rough
-const AXIS_ROW = 58; // height of an axis of the parallel coordinates
-const AXIS_MARGIN = 8; // pixels left and right of an axis
+const AXIS_ROW = 46; // height between two axes of the parallel coordinates
+const AXIS_MARGIN = 10; // pixels around the axes, and between their names and them
+const NAMES_SHARE = 0.4; // of the width, at most, for the names of the axes
 const LINE_REACH = 14; // pixels within which the pointer selects a line
 
+const sweptNames = () => [...new Set(state.data.trials.flatMap((trial) => Object.keys(trial.hp)))];
+
 function drawImportance() {
-  const { evaluator, shares, why_not: whyNot } = state.data.importance;
-  const entries = Object.entries(shares);
-  const title = "Hyper-parameter importance";
-  byId("importance-title").textContent = entries.length ? `${title} (${evaluator})` : title;
-  if (!entries.length) {
+  const { objectives, why_not: whyNot } = state.data.importance;
+  if (whyNot !== null) {
     byId("importance").replaceChildren(html("p", { class: "note" }, whyNot));
     return;
   }
+  byId("importance").replaceChildren(html("p", { class: "hint" }, importanceHint()), ...objectives.flatMap(importanceOf));
+}
+
+// The bars of one objective, or why there are none.
+function importanceOf({ metric, shares, why_not: whyNot }) {
+  const heading = html("h3", {}, `For ${state.data.columns[metric].short}`);
+  if (whyNot !== null) return [heading, html("p", { class: "note" }, whyNot)];
+  const entries = Object.entries(shares);
   const largest = Math.max(...entries.map(([, share]) => share));
   const rows = entries.map(([name, share]) =>
     html(
@@ -24,21 +32,19 @@ function drawImportance() {
       html("span", { class: "amount" }, `${(100 * share).toFixed(0)} %`),
     ),
   );
-  byId("importance").replaceChildren(
-    html("p", { class: "hint" }, importanceHint()),
-    html("div", { class: "shares" }, rows),
-  );
+  return [heading, html("div", { class: "shares" }, rows)];
 }
 
 function importanceHint() {
-  const { evaluator, objective, trials } = state.data.importance;
-  const what = `Share of the variance of ${objective} that each hyper-parameter explains`;
+  const { evaluator, trials } = state.data.importance;
+  const what = "Share of the variance of each objective that a hyper-parameter explains";
   const from = `by Optuna's ${evaluator}, from ${plural(trials, "complete trial")}`;
   const rough = trials < FEW_TRIALS ? ` With fewer than about ${FEW_TRIALS} this is rough.` : "";
   return `${what}, ${from}.${rough}`;
 }
 
 // Axes lie one below the other, so that names fit on a phone too; a trial is a line across all of them.
+// Names and ranges stand left of the axes, where no line runs.
 function drawParallel() {
   const holder = byId("parallel");
   const rows = state.data.trials.filter((trial) => trial.status === "complete");
@@ -48,36 +54,42 @@ function drawParallel() {
     return;
   }
   const width = widthOf(holder);
-  const height = axes.length * AXIS_ROW + 6;
-  const names = axes.map((axis) => axis.label).join(", ");
+  const height = axes.length * AXIS_ROW;
   const chart = svg("svg", {
     width, height, viewBox: `0 0 ${width} ${height}`, role: "img",
-    "aria-label": `${plural(rows.length, "complete trial")} over ${names}; the table of trials has the values`,
+    "aria-label": `${plural(rows.length, "complete trial")} over ${axes.map((axis) => axis.label).join(", ")}; the table of trials has the values`,
   });
 
-  const scales = axes.map((axis) => linear(axis, AXIS_MARGIN, width - AXIS_MARGIN));
-  const level = (index) => index * AXIS_ROW + 26;
+  const longest = CHARACTER * Math.max(...axes.flatMap(({ label, range }) => [label.length, range.length]));
+  const left = Math.min(longest, NAMES_SHARE * width) + 2 * AXIS_MARGIN;
+  const right = width - AXIS_MARGIN;
+  const scales = axes.map((axis) => linear(axis, left, right));
+  const level = (index) => (index + 0.5) * AXIS_ROW;
   axes.forEach((axis, index) => {
     const y = level(index);
-    chart.append(svg("line", { class: "axis", x1: AXIS_MARGIN, x2: width - AXIS_MARGIN, y1: y, y2: y }));
+    const room = left - 2 * AXIS_MARGIN;
+    chart.append(
+      svg("text", { class: "tick name", x: 0, y: y - 2 }, clipped(axis.label, room)),
+      svg("text", { class: "tick", x: 0, y: y + 12 }, shortened(axis.range, room)),
+      svg("line", { class: "axis", x1: left - 4, x2: right + 4, y1: y, y2: y }),
+    );
   });
   const lines = rows.map((trial) => ({ trial, points: pointsOf(trial, axes, scales, level) }));
   chart.append(...trialLines(lines));
-  axes.forEach((axis, index) => chart.append(...axisTexts(axis, scales[index], level(index), width)));
 
+  const hint = "Each line is a trial; colors are those of the front. Under a name is its range, from left to right.";
+  holder.replaceChildren(html("p", { class: "hint" }, hint), chart);
   selectByPointer(holder, chart, (pointer) => {
-    const line = nearest(lines, ({ points }) => distanceTo(points, pointer), LINE_REACH);
-    return line && { trial: line.trial, x: pointer.x, y: pointer.y };
+    return nearest(lines, ({ points }) => distanceTo(points, pointer), LINE_REACH)?.trial ?? null;
   });
-  holder.replaceChildren(html("p", { class: "hint" }, "Each line is a trial; colors are those of the front."), chart);
 }
 
 // Where a trial's line crosses each axis that it has a value on.
 function pointsOf(trial, axes, scales, level) {
   return axes
-    .map((axis, index) => ({ position: axis.position(trial), index }))
-    .filter(({ position }) => position !== null)
-    .map(({ position, index }) => ({ x: scales[index](position), y: level(index) }));
+    .map((axis, index) => ({ value: axis.value(trial), axis, index }))
+    .filter(({ value }) => !isMissing(value))
+    .map(({ value, axis, index }) => ({ x: scales[index](axis.place(value)), y: level(index) }));
 }
 
 // Lines, with marks on the selected one, which is drawn last; those of the front come just before it.
@@ -88,29 +100,12 @@ function trialLines(lines) {
   for (const line of [...lines].sort((a, b) => rank(a) - rank(b))) {
     const kind = ["off-front", "on-front", "selected"][rank(line)];
     const path = line.points.map(({ x, y }) => `${x},${y}`).join("L");
-    elements.push(svg("path", { class: `trial-line ${kind}`, d: `M${path}` }));
+    elements.push(svg("path", { class: `trial-line ${kind}`, d: `M${path}`, "data-trial": line.trial.trial }));
     if (kind === "selected") {
       elements.push(...line.points.map(({ x, y }) => svg("circle", { class: "mark", cx: x, cy: y, r: 4 })));
     }
   }
   return elements;
-}
-
-function axisTexts(axis, scale, y, width) {
-  const name = clipped(axis.label, width - 2 * AXIS_MARGIN);
-  const texts = [svg("text", { class: "label halo", x: AXIS_MARGIN, y: y - 10 }, name)];
-  for (const { position, label } of axis.ticks) {
-    let x = scale(position);
-    let anchor = "middle";
-    if (x < 40) {
-      anchor = "start";
-      x = AXIS_MARGIN;
-    } else if (x > width - 40) {
-      anchor = "end";
-    }
-    texts.push(svg("text", { class: "tick halo", x, y: y + 16, "text-anchor": anchor }, label));
-  }
-  return texts;
 }
 
 // How far a pointer is from a line, measured horizontally.
@@ -125,53 +120,50 @@ function distanceTo(points, pointer) {
   return Infinity;
 }
 
-// Axes of the swept fields, then of cost and accuracy: label, range, ticks, and a trial's position or null.
+// Axes of the swept fields, then of cost and accuracy. An axis has a label, the text of its range, its low and high
+// ends, a trial's `value`, and the `place` of a value between the ends.
 function parallelAxes(rows) {
-  const names = [...new Set(rows.flatMap((trial) => Object.keys(trial.hp)))];
-  const swept = names.map((name) => sweptAxis(name, rows));
-  const measured = ["gmacs", "top1"].filter((column) => rows.some((trial) => trial[column] !== undefined));
-  return [...swept, ...measured.map((column) => measuredAxis(column, rows))];
+  const measured = [state.x, state.y].filter((column) => rows.some((trial) => has(trial, column)));
+  return [...sweptNames().map((name) => sweptAxis(name, rows)), ...measured.map((column) => measuredAxis(column, rows))];
 }
 
 function measuredAxis(column, rows) {
-  const values = rows.map((trial) => trial[column]).filter((value) => value !== undefined);
+  const value = (trial) => trial[column];
+  const values = rows.map(value).filter((each) => !isMissing(each));
   const unit = unitOf(column, Math.max(...values));
-  const valueOf = (trial) => (has(trial, column) ? trial[column] * unit.factor : null);
-  return numericAxis(labelled(column, unit), values.map((value) => value * unit.factor), valueOf);
+  const written = (each) => formatNumber(each * unit.factor);
+  return numericAxis(headingOf(column, unit), value, values, { written });
 }
 
 function sweptAxis(name, rows) {
   const declared = state.data.swept[name] ?? {};
-  const given = rows.map((trial) => trial.hp[name]).filter((value) => value !== undefined);
-  if (!declared.choices && given.every((value) => typeof value === "number")) {
-    return numericAxis(name, given, (trial) => trial.hp[name] ?? null, declared.log);
+  const value = (trial) => trial.hp[name];
+  const given = rows.map(value).filter((each) => !isMissing(each));
+  if (!declared.choices && given.every((each) => typeof each === "number")) {
+    return numericAxis(name, value, given, { log: declared.log });
   }
-  const choices = (declared.choices ?? [...new Set(given)]).map(plainText);
-  const position = (trial) => {
-    const index = choices.indexOf(plainText(trial.hp[name]));
-    return index < 0 ? null : index;
-  };
+  const choices = [...new Set((declared.choices ?? given).map(plainText))];
   return {
     label: name,
+    range: choices.join(", "),
     low: -0.3,
     high: choices.length - 0.7,
-    ticks: choices.map((label, index) => ({ position: index, label })),
-    position,
+    ticks: choices.map((label, position) => ({ position, label })),
+    value,
+    place: (each) => choices.indexOf(plainText(each)),
   };
 }
 
-function numericAxis(label, values, valueOf, log = false) {
-  const transform = log ? Math.log : (value) => value;
-  const least = Math.min(...values);
-  const largest = Math.max(...values);
-  const ends = least === largest ? [least] : [least, largest];
+function numericAxis(label, value, values, { log = false, written = formatNumber }) {
+  const place = log ? Math.log : (each) => each;
+  const [least, largest] = [Math.min(...values), Math.max(...values)];
+  const ends = least === largest ? written(least) : `${written(least)} to ${written(largest)}`;
   return {
-    label: log ? `${label} (logarithmic)` : label,
-    ...extent([transform(least), transform(largest)], 0),
-    ticks: ends.map((value) => ({ position: transform(value), label: formatNumber(value) })),
-    position: (trial) => {
-      const value = valueOf(trial);
-      return value === null ? null : transform(value);
-    },
+    label,
+    range: log ? `${ends}, log` : ends,
+    ...extent([place(least), place(largest)], 0),
+    ticks: log ? logarithmicTicks(least, largest) : undefined,
+    value,
+    place,
   };
 }

@@ -1,4 +1,4 @@
-// The table of trials: sorted by any column, filtered by text, a row for each trial.
+// The table of trials: sorted by any column, filtered, a row for each trial.
 
 const OTHER_HEADINGS = {
   trial: "trial",
@@ -13,16 +13,17 @@ const OTHER_FORMATS = {
   finished_at: (when) => when.slice(0, 16).replace("T", " "),
 };
 
+let shownTrials = []; // those in the table, in its order
+
 // Columns in which some trial has a value: key, heading, value for sorting, and its text.
 function tableColumns() {
   const { trials } = state.data;
   const someTrial = (name) => trials.some((trial) => has(trial, name));
   const costs = withRole("cost").filter((name) => trials.some((trial) => trial[name] > 0));
   const order = ["trial", "status", "reason", "arch_id", ...withRole("quality"), "top1_before_finetune", ...costs];
-  const swept = [...new Set(trials.flatMap((trial) => Object.keys(trial.hp)))];
   return [
     ...order.filter(someTrial).map(storedColumn),
-    ...swept.map((name) => ({ key: `hp.${name}`, heading: name, value: (trial) => trial.hp[name], format: plainText })),
+    ...sweptNames().map((name) => ({ key: `hp.${name}`, heading: name, value: (trial) => trial.hp[name], format: plainText })),
     ...["finished_at"].filter(someTrial).map(storedColumn),
   ];
 }
@@ -38,31 +39,36 @@ function storedColumn(name) {
   const format = isQuality(name)
     ? (percent) => percent.toFixed(2)
     : (cost) => formatNumber(cost * unit.factor);
-  const withUnit = unit.name ? `${column.short}, ${unit.name}` : column.short;
-  // The unit of multiply-accumulates, such as GMACs, says what they are.
-  return { key: name, heading: name === "gmacs" ? unit.name : withUnit, value, format };
+  return { key: name, heading: headingOf(name, unit), value, format };
 }
 
 function drawTrials() {
   const columns = tableColumns();
   if (!columns.some((column) => column.key === state.sort.key)) state.sort = { key: "trial", down: false };
   const sorted = columns.find((column) => column.key === state.sort.key) ?? columns[0];
-  const words = state.filter.toLowerCase().split(/\s+/).filter(Boolean);
+  const { passes, mistake } = filterOf(columns);
   const rows = state.data.trials
     .map((trial) => ({ trial, cells: columns.map((column) => cellText(column, trial)) }))
-    .filter(({ cells }) => hasWords(cells, words));
+    .filter(({ trial, cells }) => passes(trial, cells));
   if (sorted) rows.sort((a, b) => compare(sorted.value(a.trial), sorted.value(b.trial), state.sort.down));
 
   byId("trials-head").replaceChildren(html("tr", {}, columns.map(headCell)));
   byId("trials-body").replaceChildren(...rows.map(({ trial, cells }) => tableRow(trial, columns, cells)));
+  shownTrials = rows.map(({ trial }) => trial);
   const all = state.data.trials.length;
-  byId("filter-count").textContent = all ? `${rows.length} of ${plural(all, "trial")}` : "No trials yet.";
+  const count = all ? `${rows.length} of ${plural(all, "trial")}` : "No trials yet.";
+  announce(byId("filter-count"), mistake === null ? count : `${count}: ${mistake}`);
+  byId("filter").setAttribute("aria-invalid", String(mistake !== null));
 }
 
-// Whether each word is in some cell. Cells are joined by a line break, which no word contains, so none spans two.
-function hasWords(cells, words) {
-  const row = cells.join("\n").toLowerCase();
-  return words.every((word) => row.includes(word));
+// The filter as a function of rows; all pass one that cannot be understood.
+function filterOf(columns) {
+  try {
+    return { passes: parseFilter(state.filter, columns), mistake: null };
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    return { passes: () => true, mistake: error.message };
+  }
 }
 
 function cellText(column, trial) {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def read_journal(
         InputError: The storage cannot be opened, or is not Optuna's.
     """
     if config.sweep.storage is not None and not connect:
-        importances = _no_importance(config, 0, LEFT_OUT)
+        importances = _no_importance(0, LEFT_OUT)
         return {"running": [], "importance": importances, "left_out": LEFT_OUT}
 
     try:
@@ -84,7 +85,7 @@ def read_journal(
 
 
 def importance(study: optuna.Study | None, config: StudyConfig) -> dict[str, Any]:
-    """How much of the first objective's variance each swept field explains, by Optuna's fANOVA.
+    """How much of each objective's variance each swept field explains, by Optuna's fANOVA.
 
     Args:
         study: Optuna's; None where there is none yet.
@@ -92,54 +93,47 @@ def importance(study: optuna.Study | None, config: StudyConfig) -> dict[str, Any
 
     Returns:
         evaluator: Name of Optuna's evaluator.
-        objective: The first objective's metric.
         trials: Number of complete trials.
-        shares: Field to share; they sum to 1. Empty where nothing can be said.
-        why_not: Why there are none, or None.
+        objectives: For each objective its metric ("metric"), and field to share ("shares"), which
+            sum to 1; they are empty where nothing can be said, for a reason ("why_not").
+        why_not: Why nothing can be said about any objective, or None.
     """
     trials = _trials(study, TrialState.COMPLETE)
     count = len(trials)
     if not config.sweep.params:
-        return _no_importance(
-            config, count, "This study sweeps nothing, so there is nothing to compare."
-        )
+        return _no_importance(count, "This study sweeps nothing, so there is nothing to compare.")
     if study is None or count < MIN_TRIALS:
         return _no_importance(
-            config,
             count,
             f"Too few complete trials for importances: {count}; expected at least {MIN_TRIALS}.",
         )
-    values = {_value(trial) for trial in trials}
-    if len(values) == 1:
-        metric = config.objectives[0].metric
-        return _no_importance(config, count, f"All {count} complete trials have the same {metric}.")
+    objectives = []
+    for index, objective in enumerate(config.objectives):
+        objectives.append(_importance_for(study, trials, objective.metric, index))
+    return {"evaluator": EVALUATOR, "trials": count, "objectives": objectives, "why_not": None}
 
+
+def _importance_for(
+    study: optuna.Study, trials: Sequence[FrozenTrial], metric: str, index: int
+) -> dict[str, Any]:
+    """The entry of one objective in the result of `importance`."""
+
+    def value(trial: FrozenTrial) -> float:
+        return float(trial.values[index])
+
+    if len(set(map(value, trials))) == 1:
+        why_not = f"All {len(trials)} complete trials have the same {metric}."
+        return {"metric": metric, "shares": {}, "why_not": why_not}
     # With a seed, reports of the same journal are equal.
     evaluator = FanovaImportanceEvaluator(seed=0)
-    importances = get_param_importances(study, evaluator=evaluator, target=_value)
+    importances = get_param_importances(study, evaluator=evaluator, target=value)
     shares = {name: float(share) for name, share in importances.items()}
-    return _importance(config, count, shares, None)
+    return {"metric": metric, "shares": shares, "why_not": None}
 
 
-def _importance(
-    config: StudyConfig,
-    trials: int,
-    shares: dict[str, float],
-    why_not: str | None,
-) -> dict[str, Any]:
-    """The result of `importance`."""
-    return {
-        "evaluator": EVALUATOR,
-        "objective": config.objectives[0].metric,
-        "trials": trials,
-        "shares": shares,
-        "why_not": why_not,
-    }
-
-
-def _no_importance(config: StudyConfig, trials: int, why_not: str) -> dict[str, Any]:
+def _no_importance(trials: int, why_not: str) -> dict[str, Any]:
     """The result of `importance` where nothing can be said."""
-    return _importance(config, trials, {}, why_not)
+    return {"evaluator": EVALUATOR, "trials": trials, "objectives": [], "why_not": why_not}
 
 
 def _trials(study: optuna.Study | None, state: TrialState) -> list[FrozenTrial]:
@@ -207,8 +201,3 @@ def _count_records(journal: Path) -> tuple[int, int]:
             if TRIAL_ID in record:
                 records_of[record[TRIAL_ID]] += 1
     return created, max(records_of.values(), default=0)
-
-
-def _value(trial: FrozenTrial) -> float:
-    """A complete trial's value of the first objective."""
-    return float(trial.values[0])

@@ -88,6 +88,11 @@ class Data(ABC):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def __repr__(self) -> str:
+        images = f"{self.train_images:,} + {len(self.val):,} + {len(self.test):,} images"
+        kind = type(self).__name__
+        return f"{kind}({images} to train, validate and test, of {self.num_classes} classes)"
+
     @property
     def resizing(self) -> tuple[str, float] | None:
         """How test images are resized: timm's `interpolation` and `crop_pct`; None if unknown."""

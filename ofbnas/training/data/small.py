@@ -60,7 +60,7 @@ class SmallSplit:
         return type(self)(images, labels)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SmallData(Data):
     """A data set in memory.
 
