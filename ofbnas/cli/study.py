@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ofbnas.cli import new_study
 from ofbnas.cli.output import (
     Address,
     Json,
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from ofbnas.study.run import Outcome
 
 app = typer.Typer(
-    name="study", no_args_is_help=True, help="Plan, run, list, show and report studies."
+    name="study", no_args_is_help=True, help="Write, plan, run, list, show and report studies."
 )
+app.command("new")(new_study.new)
 COLUMNS = ["trial", "status", "arch_id", *COSTS, *QUALITIES, "parent_top1", "reason"]
 OVERVIEW = ["study", "folder", "model", "trials", "wanted", "failed", "pruned", "best_top1"]
 

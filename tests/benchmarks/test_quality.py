@@ -53,4 +53,4 @@ def test_rows_of_each_kind_lie_in_the_budget_and_are_run_once(tmp_path, capsys):
 def test_the_page_of_benchmarks_shows_the_results():
     page = (ROOT / "docs" / "benchmarks.md").read_text()
     for table in tables(read(RESULTS), "default"):
-        assert table in page, "run python docs/generate.py"
+        assert table in page, "run python tools/generate.py"
