@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from ofbnas.errors import InputError
 from ofbnas.files import durable
 from ofbnas.files.untrusted import visible
+from ofbnas.table.columns import comparable
 from ofbnas.table.front import comparable_rows, default_quality, front
-from ofbnas.table.units import Unit, labelled, unit_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+COMPARABLE = comparable()
 
 # Okabe and Ito's colors, which color-blind readers can tell apart.
 COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
@@ -52,13 +54,11 @@ def plot_front(
         raise InputError(
             f"no row of {', '.join(tables)} has both {x} and {y}: there is no front to draw"
         )
-    unit = unit_of(x, max(drawn.largest(x) for drawn in series))
-    series = [drawn.scaled(x, unit) for drawn in series]
 
     if out.suffix == ".html":
-        _page(series, out, x, y, unit)
+        _page(series, out, x, y)
     elif out.suffix in (".png", ".svg", ".pdf"):
-        _picture(series, out, x, y, unit)
+        _picture(series, out, x, y)
     else:
         raise InputError(
             f"{out}: cannot write {out.suffix or 'a file without ending'}; "
@@ -84,22 +84,6 @@ class _Series:
     front: pd.DataFrame
     parent: tuple[float, float] | None
 
-    def largest(self, x: str) -> float:
-        """The largest x that is drawn; 0 if there is none."""
-        values = self.rows[x].tolist()
-        if self.parent is not None:
-            values.append(self.parent[0])
-        return max(values, default=0.0)
-
-    def scaled(self, x: str, unit: Unit) -> _Series:
-        """The same with x in another unit."""
-        rows = self.rows.assign(**{x: self.rows[x] * unit.factor})
-        front = self.front.assign(**{x: self.front[x] * unit.factor})
-        parent = self.parent
-        if parent is not None:
-            parent = (parent[0] * unit.factor, parent[1])
-        return replace(self, rows=rows, front=front, parent=parent)
-
 
 def _series_of(label: str, color: str, table: pd.DataFrame, x: str, y: str) -> _Series:
     """What is drawn of a table."""
@@ -112,7 +96,7 @@ def _series_of(label: str, color: str, table: pd.DataFrame, x: str, y: str) -> _
     )
 
 
-def _picture(series: Sequence[_Series], out: Path, x: str, y: str, unit: Unit) -> None:
+def _picture(series: Sequence[_Series], out: Path, x: str, y: str) -> None:
     """Draw with matplotlib."""
     figure_module = _need("matplotlib.figure")
     figure = figure_module.Figure(figsize=(5.2, 3.6), dpi=200, layout="constrained")
@@ -121,9 +105,10 @@ def _picture(series: Sequence[_Series], out: Path, x: str, y: str, unit: Unit) -
     for drawn in series:
         _add_to_picture(plot, drawn, x, y, several=several)
 
-    plot.set_xlabel(labelled(x, unit))
-    plot.set_ylabel(labelled(y, unit_of(y, 1)))
+    plot.set_xlabel(COMPARABLE[x].axis)
+    plot.set_ylabel(COMPARABLE[y].axis)
     plot.locator_params(axis="x", nbins=6)
+    plot.ticklabel_format(axis="x", scilimits=(-3, 5), useMathText=True)
     plot.grid(visible=True, color="#dddddd", linewidth=0.5)
     plot.set_axisbelow(True)
     plot.spines[["top", "right"]].set_visible(False)
@@ -173,27 +158,28 @@ def _add_to_picture(plot: Any, drawn: _Series, x: str, y: str, *, several: bool)
         )
 
 
-def _page(series: Sequence[_Series], out: Path, x: str, y: str, unit: Unit) -> None:
+def _page(series: Sequence[_Series], out: Path, x: str, y: str) -> None:
     """Draw with plotly."""
     graphs = _need("plotly.graph_objects")
     layout = {
         "template": "plotly_white",
-        "xaxis_title": labelled(x, unit),
-        "yaxis_title": labelled(y, unit_of(y, 1)),
+        "xaxis_title": COMPARABLE[x].axis,
+        "yaxis_title": COMPARABLE[y].axis,
+        "xaxis_exponentformat": "power",
         "yaxis_tickformat": ".2f",
     }
     figure = graphs.Figure(layout=layout)
     for drawn in series:
-        _add_to_page(figure, drawn, x, y, unit)
+        _add_to_page(figure, drawn, x, y)
     durable.write(out, figure.to_html(include_plotlyjs=True))
 
 
-def _add_to_page(figure: Any, drawn: _Series, x: str, y: str, unit: Unit) -> None:
+def _add_to_page(figure: Any, drawn: _Series, x: str, y: str) -> None:
     """Add the rows, the front and the parent of a table to plotly's figure."""
     title = html.escape(drawn.label)
     hover = (
         "%{customdata[0]}<br>trial %{customdata[1]}<br>"
-        f"{x} %{{x:.4g}} {unit.name}<br>{y} %{{y:.2f}}<extra></extra>"
+        f"{x} %{{x:.4g}}<br>{y} %{{y:.2f}}<extra></extra>"
     )
     layers = (
         ("all", drawn.rows, "markers", 0.35),
