@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from textwrap import indent
 from typing import NamedTuple
@@ -14,8 +16,7 @@ from made_studies import journal_of
 from rows import write_row
 
 from ofbnas.config.study_file import dump_study, load_study
-from ofbnas.table.query import to_records
-from ofbnas.table.store import read_history, read_table, write_history
+from ofbnas.table.store import history_arrow, read_arrow, write_history
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(
@@ -74,12 +75,12 @@ def write_digits(folder: Path) -> Path:
     """The study's folder that runs/digits was when its table was pushed to the repository."""
     shutil.copytree(TABLE / "subnets", folder / "subnets")
     (folder / "study.yaml").write_text(dump_study(load_study(DIGITS)))
-    rows = to_records(read_table(TABLE))
+    rows = read_arrow(TABLE).to_pylist()
     for row in rows:
         write_row(folder, row)
-    history = read_history(TABLE)
-    for trial, records in history.groupby("trial"):
-        write_history(folder, trial, records.drop(columns=["study", "trial"]).to_dict("records"))
+    decisions = history_arrow(TABLE).to_pylist()
+    for trial, of_trial in groupby(decisions, key=itemgetter("trial")):
+        write_history(folder, trial, list(of_trial))
     journal_of(folder, rows)
     return folder
 
