@@ -11,7 +11,7 @@ from textwrap import indent
 from typing import NamedTuple
 
 import yaml
-from conftest import DIGITS, ROOT
+from conftest import DIGITS, NAME, ROOT
 from made_studies import journal_of
 from rows import write_row
 
@@ -24,7 +24,9 @@ FENCE = re.compile(
 )
 COMMAND = re.compile(r"(?:^ {4,}|`|-m )ofbnas (?P<words>[^`\n]+)", re.M)
 TABLE = ROOT / "studies" / "tables" / "digits"
+SMALL = {"img_size": 8, "patch_size": 4, "in_chans": 1, "embed_dim": 16, "depth": 1, "num_heads": 2}
 SHORT = {
+    "model": {"name": NAME, "kwargs": SMALL},
     "pretrain": {"epochs": 3, "lr": 3e-3},
     "search": {
         "epochs": 1,
@@ -34,6 +36,7 @@ SHORT = {
         "training_free": {"scoring_images": 32},
     },
     "finetune": None,
+    "sweep": {"n_trials": 2, "params": {"search.budget.gmacs_share": {"low": 0.3, "high": 0.6}}},
 }
 
 

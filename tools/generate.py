@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 sys.path.append(str(ROOT / "benchmarks"))
 
-from quality_picture import RESULTS  # noqa: E402  # needs the path
+from quality_picture import PICTURES, RESULTS, pictures  # noqa: E402  # needs the path
 from quality_tables import read, tables  # noqa: E402
 
 BENCHMARKS = DOCS / "benchmarks.md"
@@ -157,6 +157,7 @@ def main() -> None:
     """Write the pages."""
     BENCHMARKS.write_text(benchmarks_page(BENCHMARKS.read_text(encoding="utf-8")), encoding="utf-8")
     TABLE.write_text(table_page(TABLE.read_text(encoding="utf-8")), encoding="utf-8")
+    pictures(read(RESULTS), PICTURES)
     models = list(look_up(names(), costs=False))
     page = families_page(FAMILIES.read_text(encoding="utf-8"), models)
     FAMILIES.write_text(page, encoding="utf-8")

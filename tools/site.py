@@ -5,6 +5,7 @@ mkdocs.yml names this file as a hook.
 
 from __future__ import annotations
 
+import os
 import re
 import typing
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def named(link: re.Match[str]) -> str:
         folder = (Path(config.docs_dir) / page.file.src_uri).parent
-        target = (folder / link[2]).resolve()
+        target = Path(os.path.normpath(folder / link[2]))
         if not target.exists():
             raise PluginError(f"{page.file.src_uri}: {link[2]} does not exist")
         path = f"`{target.relative_to(ROOT)}`"
