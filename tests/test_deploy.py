@@ -20,8 +20,8 @@ PAGE = (ROOT / "docs" / "deploy.md").read_text()
 def test_the_pages_commands_lead_from_a_table_to_a_server_that_classifies(tmp_path):
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     shutil.copytree(ROOT / "studies" / "tables" / "digits", tmp_path / "studies/tables/digits")
-    (tmp_path / "docs").mkdir()
-    shutil.copy(ROOT / "docs" / "serve.py", tmp_path / "docs")
+    (tmp_path / "examples").mkdir()
+    shutil.copy(ROOT / "examples" / "serve.py", tmp_path / "examples")
     printed, servers = {}, []
     with reserved_port() as port:
         try:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ofbnas.cli import export
-from ofbnas.cli.output import Json, print_json, print_table, say
+from ofbnas.cli.output import Json, cell, print_json, print_table, say
 from ofbnas.models.shown import blocks_text, sizes_text
 
 app = typer.Typer(
@@ -90,7 +90,7 @@ def show(
     values = []
     for name, value in record.items():
         if value is not None:
-            values.append({"column": name, "value": value})
+            values.append({"column": name, "value": cell(name, value)})
     print_table(["column", "value"], values)
 
     say(f"embedding: {sizes_text(architecture['embed'])}")

@@ -162,8 +162,9 @@ def _subject(
 
     from ofbnas.files.weights import CONFIG
     from ofbnas.study.of_model import FOLDER, HUB
+    from ofbnas.table.layout import named
 
-    path = Path(source)
+    path = named(Path(source))
     if not path.exists():
         if arch is not None:
             raise InputError(f"{source}: no such table; --arch is the id of one of a table")

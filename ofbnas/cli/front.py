@@ -11,6 +11,7 @@ import typer
 
 from ofbnas.cli.output import Json, print_json, print_table, say
 from ofbnas.table.columns import COSTS, QUALITIES
+from ofbnas.table.units import with_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +139,7 @@ def compare(
     print_table(list(rows[0]), rows)
     cost, quality = ref
     say(
-        f"Hypervolume: share of the area between {x} {cost:.4g}, {y} {quality:g} "
+        f"Hypervolume: share of the area between {x} {with_unit(x, cost)}, {y} {quality:g} "
         f"and {x} 0, {y} 100."
     )
     for pair in pairs:
@@ -222,11 +223,10 @@ def print_front(result: dict[str, Any], tables: str) -> None:
     print_table(columns, front)
 
     volume = result["hypervolume"]
-    value = f"{volume['value']:.4g} ({volume['share']:.1%} of what is possible)"
-    ref = f"{x} {volume['x']:.4g}, {y} {volume['y']:g}"
+    ref = f"{with_unit(x, volume['x'])}, {y} {volume['y']:g}"
     say(
         f"{len(front)} of {result['num_rows']} rows are on the front. "
-        f"Hypervolume {value} against the reference point {ref}."
+        f"Hypervolume {volume['share']:.1%} of what is possible, from the reference point {ref}."
     )
     if result["about_parents"]:
         say(result["about_parents"])

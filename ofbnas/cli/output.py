@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ofbnas.cli.columns import GAP, Printed, fitting, wrapped_cell, wrapped_heading
 from ofbnas.files.untrusted import visible
+from ofbnas.table.units import is_cost, with_unit
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
@@ -136,12 +137,13 @@ def plain(text: str) -> Text:
 
 
 def cell(column: str, value: Any) -> str:
-    """A value as text: accuracies and seconds with two decimals, others with four digits."""
+    """A value as text: costs with their unit, accuracies with two decimals, others with four digits."""
     if value is None:
         return MISSING
+    if is_cost(column):
+        return with_unit(column, value)
     if isinstance(value, float):
-        # Costs span many orders of magnitude; accuracies and seconds do not.
-        if "top" in column or column == "seconds":
+        if "top" in column:
             return f"{value:.2f}"
         return f"{value:.4g}"
     if isinstance(value, int) and abs(value) >= 10_000:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ofbnas.cli.output import print_table, say
 from ofbnas.cli.space import print_space
+from ofbnas.table.units import short, with_unit
 
 BOUND_BY_LAUNCHES = 0.8  # of the time at the largest sizes, at the least
 
@@ -33,18 +34,29 @@ def print_plan(result: dict[str, Any]) -> None:
     if result["rungs"]:
         values["trials may be stopped after epoch"] = ", ".join(map(str, result["rungs"]))
     for budget in result["budgets"]:
-        limit = budget["limit"]
-        lowest = budget["reached_from"]
-        if budget["metric"] == "latency":
-            values["budget, ms"] = f"{limit / 1e6:.4g}, kept within {lowest / 1e6:.4g}"
+        metric, lowest = budget["metric"], budget["reached_from"]
+        limit = _amount(metric, budget["limit"])
+        values[f"budget, {metric}"] = f"{limit}, kept within {_amount(metric, lowest)}"
+        if metric == "latency":
             values["time of a block"] = _block_time(budget["narrow_block"])
-            continue
-        values[f"budget, {budget['metric']}"] = f"{limit:,}, kept within {lowest:,}"
     rows = [{"": name, "planned": value} for name, value in values.items()]
     print_table(["", "planned"], rows)
     if "measured" in result:
         say("Without training; the last row is the parent:")
         print_table(list(result["measured"][0]), result["measured"])
+
+
+def _amount(metric: str, amount: float) -> str:
+    """An amount of a budget's metric, as a budget counts it, with its unit.
+
+    >>> _amount("macs", 230_000_000), _amount("params", 1_000_000), _amount("latency", 1_250_000)
+    ('230 MMACs', '1 M', '1.25 ms')
+    """
+    if metric == "latency":
+        return f"{short(amount / 1e6)} ms"
+    if metric == "params":
+        return with_unit("params", amount)
+    return with_unit("gmacs", amount / 1e9)
 
 
 def _block_time(share: float) -> str:

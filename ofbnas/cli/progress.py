@@ -111,7 +111,7 @@ class PlainView:
         elif row.status != "complete":
             result = f"{row.status}: {row.reason}"
         else:
-            result = f"top1 {row.top1:.2f}, {row.gmacs:.4g} GMACs, {row.arch_id}"
+            result = f"top1 {row.top1:.2f}, {cell('gmacs', row.gmacs)}, {row.arch_id}"
         count = f"{self.done} of {self.wanted}"
         self.say(f"trial {trial}: {result} ({count}, {self.time_left()})")
 

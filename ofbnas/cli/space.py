@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofbnas.cli.output import Json, counted, print_json, print_table, say
+from ofbnas.table.units import with_unit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,8 +122,8 @@ def print_space(description: dict[str, Any]) -> None:
     params = description["params"]
     exponent = description["log10_architectures"]
     costs = [
-        f"GMACs {gmacs['min']:.4g} to {gmacs['full']:.4g}",
-        f"parameters {params['min']:,} to {params['full']:,}",
+        f"{with_unit('gmacs', gmacs['min'])} to {with_unit('gmacs', gmacs['full'])}",
+        f"{with_unit('params', params['min'])} to {with_unit('params', params['full'])} parameters",
     ]
     count = f"about 10^{exponent:.0f} architectures"
     say(f"{description['model']}: {count}; {', '.join(costs)}")

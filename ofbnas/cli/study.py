@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ofbnas.cli import new_study
 from ofbnas.cli.output import (
     Address,
     Json,
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from ofbnas.study.run import Outcome
 
 app = typer.Typer(
-    name="study", no_args_is_help=True, help="Plan, run, list, show and report studies."
+    name="study", no_args_is_help=True, help="Write, plan, run, list, show and report studies."
 )
+app.command("new")(new_study.new)
 # The first are shown even where a terminal is narrow.
 COLUMNS = ["trial", "status", "arch_id", "gmacs", "params", "val_top1", "top1", "reason"]
 OVERVIEW = ["study", "folder", "trials", "wanted", "failed", "pruned", "best_top1", "model"]

@@ -16,6 +16,7 @@ from ofbnas.config.fields import Mistake, first_error, set_value
 from ofbnas.config.storage import located
 from ofbnas.errors import InputError
 from ofbnas.files import documents
+from ofbnas.files.shipped import shipped
 from ofbnas.files.untrusted import absolute
 
 # Fields that hold a path of a file or a folder, and those that hold a path or a URL.
@@ -42,12 +43,12 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> StudyConfig:
     Raises:
         InputError: There is no such file, it is not YAML, or something in it is not allowed.
     """
-    return _study(_File.read(_shipped("studies").get(str(path), path)), settings)
+    return _study(_File.read(shipped("studies").get(str(path), path)), settings)
 
 
 def names_study(source: str) -> bool:
     """Whether a name is that of a study, a file or one that comes with ofbnas, and not of a model."""
-    return source.endswith((".yaml", ".yml")) or source in _shipped("studies")
+    return source.endswith((".yaml", ".yml")) or source in shipped("studies")
 
 
 def study_of(tree: dict[str, Any], name: str, settings: Sequence[str] = ()) -> StudyConfig:
@@ -149,7 +150,7 @@ class _File:
         except FileNotFoundError:
             raise InputError(
                 f"{path}: no such file; expected the path of a .yaml file or, for a study, one of "
-                f"{', '.join(_shipped('studies'))}"
+                f"{', '.join(shipped('studies'))}"
             ) from None
         if not isinstance(tree, dict):
             given = "nothing" if tree is None else f"a {type(tree).__name__}"
@@ -289,21 +290,10 @@ def _find_space(name: str, folder: Path) -> Path:
     if name.endswith((".yaml", ".yml")):
         return folder / name
 
-    spaces = _shipped("search_spaces")
+    spaces = shipped("search_spaces")
     if name not in spaces:
         raise InputError(
             f"search_space {name[:80]} is unknown, expected {', '.join(spaces)} or the path of a "
             ".yaml file"
         )
     return spaces[name]
-
-
-def _shipped(folder: str) -> dict[str, Path]:
-    """The .yaml files of a folder that comes with ofbnas, by name, in order."""
-    # An installed package has such folders inside it, a source tree beside it.
-    package = Path(__file__).parent.parent
-    files: dict[str, Path] = {}
-    for parent in (package.parent, package):
-        for file in sorted((parent / folder).glob("*.yaml")):
-            files[file.stem] = file
-    return files

@@ -21,6 +21,7 @@ from ofbnas.models.identity import check_identity, check_outputs, identify
 from ofbnas.models.subnet import Subnet
 from ofbnas.models.subnet import save as save_subnet
 from ofbnas.nas.search import search
+from ofbnas.table.units import with_unit
 from ofbnas.training.data import data_from
 from ofbnas.training.data.own import Images, Unpack
 from ofbnas.training.evaluation import Accuracy, evaluate
@@ -75,8 +76,9 @@ class Compressed:
         name = self.subnet.architecture.model
         text = (
             f"{name} compressed to {self.macs / self.parent_macs:.1%} of its multiply-accumulates "
-            f"({self.parent_macs / 1e9:.4g} to {self.macs / 1e9:.4g} G), "
-            f"{self.parent_params:,} to {self.params:,} parameters"
+            f"({with_unit('gmacs', self.parent_macs / 1e9)} to {with_unit('gmacs', self.macs / 1e9)}), "
+            f"{with_unit('params', self.parent_params)} to {with_unit('params', self.params)} "
+            "parameters"
         )
         if self.accuracy is None or self.parent_accuracy is None:
             return text

@@ -79,8 +79,12 @@ def data_settings(data: DataConfig, model: str, kwargs: Mapping[str, Any]) -> di
 def _of_images(model: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """timm's settings of the images that a model was trained on, with its arguments in place."""
     known: Any = timm.models.get_pretrained_cfg(model)
+    arguments = dict(kwargs)
+    side = arguments.get("img_size")
+    if isinstance(side, list | tuple):  # which timm writes into a model's folder, but refuses here
+        arguments["input_size"] = (arguments.get("in_chans", 3), *side)
     settings: dict[str, Any] = resolve_data_config(
-        dict(kwargs), pretrained_cfg=known.to_dict() if known else {}
+        arguments, pretrained_cfg=known.to_dict() if known else {}
     )
     return settings
 

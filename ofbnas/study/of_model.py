@@ -61,9 +61,9 @@ def study_of_model(
         given["pretrained"] = True
         _check_classes(model, num_classes)
     tree = {
-        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:128],
+        "name": study_name(name),
         "model": given,
-        "data": _data(data, model, num_classes),
+        "data": images_of(data, model, num_classes),
         "search": {"epochs": 0, "budget": {"gmacs_share": 0.5}},
         "sweep": {"n_trials": 1},
     }
@@ -172,7 +172,16 @@ def _check_classes(model: NamedModel, num_classes: int | None) -> None:
         )
 
 
-def _data(given: str, model: NamedModel, num_classes: int | None) -> dict[str, Any]:
+def study_name(name: str) -> str:
+    """What a study of a model is called.
+
+    >>> study_name("hf-hub:me/small vit")
+    'hf-hub-me-small-vit'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:128]
+
+
+def images_of(given: str, model: NamedModel, num_classes: int | None) -> dict[str, Any]:
     """The section data for a folder or the name of a data set.
 
     Raises:

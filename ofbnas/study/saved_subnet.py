@@ -18,6 +18,7 @@ from ofbnas.parallel import shard
 from ofbnas.study.clock import Clock
 from ofbnas.table import store
 from ofbnas.table.columns import Row, comparable
+from ofbnas.table.units import is_cost, with_unit
 from ofbnas.training.data import Data
 
 # What of a row its network's card needs.
@@ -115,6 +116,7 @@ def card_of(subnet: Subnet, values: Mapping[str, Any], address: str = "local-dir
         lines.append(f"| {axis} | {groups} | {channels} |")
     widths = "\n".join(lines)
     share = values["gmacs"] / values["parent_gmacs"]
+    costs = {name: with_unit(name, values[name]) for name in CARD_COLUMNS if is_cost(name)}
     column = "top1" if values.get("top1") is not None else "knn_top1"
     quality = comparable()[column].short
     reached = _percent(values.get(column))
@@ -131,8 +133,8 @@ tags: [image-classification, timm, ofbnas]
 | | subnet | parent |
 |---|---|---|
 | {quality} on {in_markdown(values["dataset"])}, % | {reached} | {of_parent} |
-| GMACs | {values["gmacs"]:.6g} | {values["parent_gmacs"]:.6g} |
-| parameters | {values["params"]:,} | {values["parent_params"]:,} |
+| multiply-accumulates | {costs["gmacs"]} | {costs["parent_gmacs"]} |
+| parameters | {costs["params"]} | {costs["parent_params"]} |
 
 {found}
 

@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 from ofbnas.errors import InputError
+from ofbnas.files.shipped import shipped
 from ofbnas.files.untrusted import check_regular, inside
+
+TABLES = "studies/tables"  # the tables that come with ofbnas
 
 # In a study's folder, each trial has a file of its own in each of these two folders.
 FOLDER = "architectures"
@@ -35,17 +38,28 @@ def trial_files(folder: Path) -> list[Path]:
     return sorted(file for file in candidates if TRIAL_FILE.fullmatch(file.name))
 
 
+def named(source: Path) -> Path:
+    """The path of a table: itself or, where there is nothing, that of a table that comes with ofbnas.
+
+    >>> named(Path("digits")).parts[-3:]
+    ('studies', 'tables', 'digits')
+    """
+    return source if source.exists() else shipped(TABLES, "*").get(str(source), source)
+
+
 def table_files(source: Path) -> list[Path]:
     """The Parquet files of a table, in the order of their names.
 
     Raises:
         InputError: There is no such folder or file.
     """
+    source = named(source)
     if source.exists() and not source.is_dir():
         return [source]
     if not source.is_dir():
         raise InputError(
-            f"{source}: no such file or folder; expected a study's folder or a .parquet file"
+            f"{source}: no such file or folder; expected a study's folder, a .parquet file or, for a "
+            f"table that comes with ofbnas, one of {', '.join(shipped(TABLES, '*'))}"
         )
 
     in_study = source / FOLDER
@@ -76,6 +90,7 @@ def is_study(folder: Path) -> bool:
 
 def home(source: Path) -> Path:
     """The folder that the paths of a table's weights are relative to."""
+    source = named(source)
     if source.is_dir():
         has_rows = (source / FOLDER).is_dir() or (source / COMPACT).is_file()
         is_home = has_rows or is_study(source)

@@ -23,7 +23,6 @@ def write_page(drawing: Drawing, out: Path, graphs: Any) -> None:
         "template": "plotly_white",
         "xaxis_title": across,
         "yaxis_title": up,
-        "xaxis_exponentformat": "power",
         "yaxis_tickformat": ".2f",
         "legend": {"orientation": "h", "yanchor": "top", "y": -0.15},
     }
@@ -50,7 +49,7 @@ def _add(figure: Any, drawn: Series, drawing: Drawing) -> None:
     title = html.escape(drawn.label)
     hover = (
         "%{customdata[0]}<br>trial %{customdata[1]}<br>"
-        f"{x} %{{x:.4g}}<br>{y} %{{y:.2f}}<extra></extra>"
+        f"{x} %{{x:.4g}} {drawing.unit.name}<br>{y} %{{y:.2f}}<extra></extra>"
     )
     layers = (
         ("all", drawn.rows, "markers", 0.35),

@@ -40,7 +40,6 @@ def picture_of(drawing: Drawing, figures: Any) -> Any:
     plot.set_xlabel(across)
     plot.set_ylabel(up)
     plot.locator_params(axis="x", nbins=6)
-    plot.ticklabel_format(axis="x", scilimits=(-3, 5), useMathText=True)
     plot.grid(visible=True, color="#dddddd", linewidth=0.5)
     plot.set_axisbelow(True)
     plot.spines[["top", "right"]].set_visible(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,10 @@ import pandas as pd
 from ofbnas.errors import InputError
 from ofbnas.files.untrusted import visible
 from ofbnas.table.attainment import runs_of, surface
-from ofbnas.table.columns import comparable
 from ofbnas.table.front import comparable_rows, front
 from ofbnas.table.indicators import Points, best_below
 from ofbnas.table.parents import parents
+from ofbnas.table.units import Unit, labelled, unit_of
 
 # Okabe and Ito's colors, which color-blind readers can tell apart, without yellow, which is too
 # light for lines on white.
@@ -35,8 +35,8 @@ class Series:
         label: Its name, safe to be displayed.
         color: Of all its marks; no other series has the same color and the same mark.
         mark: matplotlib's and plotly's name of its mark.
-        rows: Its rows that have both columns.
-        front: Those on its front.
+        rows: Its rows that have both columns, costs in the drawing's unit.
+        front: Those on its front, likewise.
         band: Where it has several runs of one study: costs, and at each the quality that all
             runs attain and the one that any attains; otherwise None.
     """
@@ -48,6 +48,19 @@ class Series:
     front: pd.DataFrame
     band: tuple[Points, Points, Points] | None
 
+    def in_unit(self, x: str, unit: Unit) -> Series:
+        """The same with its costs, the column x, in another unit."""
+        band = self.band
+        if band is not None:
+            costs, worst, best = band
+            band = (costs * unit.factor, worst, best)
+        return replace(
+            self,
+            rows=self.rows.assign(**{x: self.rows[x] * unit.factor}),
+            front=self.front.assign(**{x: self.front[x] * unit.factor}),
+            band=band,
+        )
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -56,20 +69,21 @@ class Drawing:
     Attributes:
         x: Cost, along the horizontal axis.
         y: Quality.
+        unit: Of the cost.
         series: What is drawn of each table.
         parents: Name of each parent, safe to be displayed, to its points (x, y).
     """
 
     x: str
     y: str
+    unit: Unit
     series: Sequence[Series]
     parents: Mapping[str, Sequence[tuple[float, ...]]]
 
     @property
     def labels(self) -> tuple[str, str]:
         """The labels of both axes."""
-        known = comparable()
-        return known[self.x].axis, known[self.y].axis
+        return labelled(self.x, self.unit), labelled(self.y, unit_of(self.y, 1))
 
 
 def drawing_of(tables: Mapping[str, pd.DataFrame], x: str, y: str) -> Drawing:
@@ -97,8 +111,15 @@ def drawing_of(tables: Mapping[str, pd.DataFrame], x: str, y: str) -> Drawing:
             f"no row of {', '.join(tables)} has both {x} and {y}: there is no front to draw"
         )
     joined = pd.concat(tables.values(), ignore_index=True)
-    named = {visible(model): points for model, points in parents(joined, x, y).items()}
-    return Drawing(x, y, series, named)
+    of_parents = parents(joined, x, y)
+    costs = [cost for drawn in series for cost in drawn.rows[x]]
+    costs += [cost for points in of_parents.values() for cost, _ in points]
+    unit = unit_of(x, max(costs))
+    named = {
+        visible(model): [(cost * unit.factor, quality) for cost, quality in points]
+        for model, points in of_parents.items()
+    }
+    return Drawing(x, y, unit, [drawn.in_unit(x, unit) for drawn in series], named)
 
 
 def _band(rows: pd.DataFrame, x: str, y: str) -> tuple[Points, Points, Points] | None:

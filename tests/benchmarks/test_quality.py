@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import quality
 from conftest import ROOT
+from quality_picture import PICTURES, described
 from quality_tables import read, tables
 from running import write
 
@@ -50,7 +51,28 @@ def test_rows_of_each_kind_lie_in_the_budget_and_are_run_once(tmp_path, capsys):
     assert {file: file.stat().st_mtime_ns for file in results.iterdir()} == files
 
 
+def test_the_picture_shows_the_results():
+    for mode in ("light", "dark"):
+        picture = (PICTURES / f"quality-{mode}.svg").read_text()
+        assert described(read(RESULTS)) in picture, "run python tools/generate.py"
+
+
+def test_the_readme_quotes_the_results():
+    """Its table has the means at 15 % of the multiply-accumulates, of both parents."""
+    results = read(RESULTS)
+    means = results[results["budget"] == 0.15].groupby(["row", "parent"])["top1"].mean()
+    rows = {
+        "ofbnas, default": "default",
+        "uniform sizes, with ofbnas' compensation": "uniform, compensated",
+        "Torch-Pruning, global": "Torch-Pruning, global",
+        "uniform sizes": "uniform",
+    }
+    readme = (ROOT / "README.md").read_text()
+    for label, row in rows.items():
+        assert f"| {label} | {means[row, 'idle']:.1f} | {means[row, 'vit']:.1f} |" in readme
+
+
 def test_the_page_of_benchmarks_shows_the_results():
     page = (ROOT / "docs" / "benchmarks.md").read_text()
     for table in tables(read(RESULTS), "default"):
-        assert table in page, "run python docs/generate.py"
+        assert table in page, "run python tools/generate.py"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import timm
 import yaml
 from commands import ofbnas, process
-from conftest import DIGITS, KWARGS, NAME, ROOT, make
+from conftest import DIGITS, KWARGS, NAME, make
 from running import STUDY
 
 
@@ -382,27 +380,6 @@ def test_every_command_explains_itself(command):
     assert (
         len(command) == 1 and command[0] in ("study", "front", "arch", "space", "table")
     ) or "Example:" in text
-
-
-def test_the_readme_names_only_commands_that_exist():
-    text = (ROOT / "README.md").read_text()
-    commands = {
-        tuple(line.split("ofbnas ", 1)[1].split()[:2])
-        for line in text.splitlines()
-        if line.startswith("ofbnas ")
-    }
-    assert len(commands) >= 8
-    for noun, verb in commands:
-        words = [noun, verb] if noun in ("study", "front", "arch", "space") else [noun]
-        assert ofbnas(*words, "--help").returncode == 0, words
-
-
-def test_the_readmes_search_runs_as_it_stands():
-    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
-    code = next(block.split("```")[0] for block in blocks if "SearchConfig" in block)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "'embed'" in done.stdout and "top1" in done.stdout
 
 
 def test_the_digits_study_reaches_what_its_header_promises(tmp_path):

@@ -16,7 +16,7 @@ from ofbnas.models.registry import look_up
 
 
 def generator(name: str = "generate"):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -37,14 +37,14 @@ def test_the_page_of_families_says_what_the_code_does():
     some = {
         *searchable[:: len(searchable) // 60],
         *refused,
-    }  # docs/generate.py looks at all models, in two minutes
+    }  # tools/generate.py looks at all models, in two minutes
     found = list(look_up([name for name in timm.list_models() if name in some], costs=False))
     assert {model.model: model.reason for model in found if not model.searchable} == refused
     code = generator().EXAMPLE.read_text()
-    assert f"```python\n{code}```" in text, "run python docs/generate.py"
+    assert f"```python\n{code}```" in text, "run python tools/generate.py"
     for family in all_families():
         assert f"| {family.name} | {family.members} |" in text and family.limits in text, (
-            "run python docs/generate.py"
+            "run python tools/generate.py"
         )
 
 

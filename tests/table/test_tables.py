@@ -26,7 +26,7 @@ SHIPPED = ROOT / "studies" / "tables"
 
 def test_the_page_of_the_table_lists_the_schemas_columns():
     text = (ROOT / "docs" / "table.md").read_text()
-    assert generator().table_page(text) == text, "run python docs/generate.py"
+    assert generator().table_page(text) == text, "run python tools/generate.py"
     assert all(f"| `{name}` |" in text for name in SCHEMA.names)
 
 

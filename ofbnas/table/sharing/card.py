@@ -14,6 +14,7 @@ from ofbnas.table.columns import COLUMNS, comparable
 from ofbnas.table.front import default_quality, front
 from ofbnas.table.sharing.manifest import CARD_MARK, PICTURE
 from ofbnas.table.trust import table_warnings
+from ofbnas.table.units import with_unit
 
 # The Hub's size categories: numbers of rows, and the name of the category below each.
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -142,14 +143,14 @@ def _front(rows: pd.DataFrame, best: pd.DataFrame, shared: Collection[str]) -> s
         return "No row has both gmacs and an accuracy, so there is no front yet.\n"
     y = default_quality([best])
     accuracies = list(dict.fromkeys([y, "top1"]))  # test accuracy stands beside what was ranked
-    header = ["arch_id", "gmacs", "params", *accuracies, "weights"]
+    header = ["arch_id", "MACs", "parameters", *accuracies, "weights"]
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     for row in query.to_records(best)[:MOST]:
         folder = str(row.get("weights") or "").rpartition("/")[0]
         link = f"[shared]({folder})" if folder in shared else "not shared"
-        params = f"{row['params']:,}" if row.get("params") is not None else ""
+        params = with_unit("params", row["params"]) if row.get("params") is not None else ""
         measured = [f"{row[name]:.2f}" if row[name] is not None else "" for name in accuracies]
-        cells = [str(row["arch_id"]), f"{row['gmacs']:.4g}", params, *measured, link]
+        cells = [str(row["arch_id"]), with_unit("gmacs", row["gmacs"]), params, *measured, link]
         lines.append(f"| {' | '.join(cells)} |")
 
     table = "\n".join(lines)

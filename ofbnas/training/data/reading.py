@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -236,6 +236,33 @@ def open_split(
             f"{num_classes}"
         )
     return dataset
+
+
+class Contents(NamedTuple):
+    """What a folder of images holds.
+
+    Attributes:
+        images: Number of training images.
+        classes: Number of their classes.
+    """
+
+    images: int
+    classes: int
+
+
+def contents_of(path: Path) -> Contents:
+    """What a folder with train/ and val/ holds; no image is opened.
+
+    Raises:
+        InputError: It has no such folders, or no images.
+    """
+    split_path(path, "validation")
+    folder = split_path(path, "train")
+    try:
+        train = create_dataset("", root=str(folder), split="train", search_split=False)
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        raise InputError(f"{folder}: cannot be read ({one_line(error, 200)})") from None
+    return Contents(images_in(train), len(classes_of(train)))
 
 
 def _check_reader(

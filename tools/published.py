@@ -1,4 +1,4 @@
-"""Write the table of published results: python docs/published.py."""
+"""Write the table of published results: python tools/published.py."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 It needs onnxruntime, numpy and Pillow; neither torch nor ofbnas.
 
-    python docs/serve.py digits.onnx --port 8000
+    python examples/serve.py digits.onnx --port 8000
     curl --data-binary @image.png http://127.0.0.1:8000
 """
 
