@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ofbnas.models.subnet import Subnet
     from ofbnas.models.supernet import Supernet
     from ofbnas.nas.compressed import compress
+    from ofbnas.nas.own_loop import SearchRun
     from ofbnas.nas.search import search
     from ofbnas.study.networks import load_subnet
     from ofbnas.table.front import front, hypervolume
@@ -28,6 +29,7 @@ _HOMES = {
     "FinetuneConfig": "config",
     "InputError": "errors",
     "SearchConfig": "config",
+    "SearchRun": "nas.own_loop",
     "Subnet": "models.subnet",
     "Supernet": "models.supernet",
     "axes": "models.axes",
@@ -50,6 +52,7 @@ __all__ = [
     "FinetuneConfig",
     "InputError",
     "SearchConfig",
+    "SearchRun",
     "Subnet",
     "Supernet",
     "axes",

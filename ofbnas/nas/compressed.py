@@ -18,7 +18,6 @@ from ofbnas.models.axes import axes as axes_of
 from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.models.identity import check_identity, check_outputs, identify
 from ofbnas.models.subnet import Subnet
-from ofbnas.models.subnet import save as save_subnet
 from ofbnas.nas.search import search
 from ofbnas.training.data import data_from
 from ofbnas.training.data.own import Images, Unpack
@@ -63,12 +62,7 @@ class Compressed:
         Raises:
             InputError: The folder exists.
         """
-        folder = Path(folder)
-        try:
-            save_subnet(self.subnet, folder, card=f"# {self}\n")
-        except FileExistsError:
-            raise InputError(f"{folder}: exists already; give a folder that does not") from None
-        return folder
+        return self.subnet.save(folder, card=f"# {self}\n")
 
     def __str__(self) -> str:
         name = self.subnet.architecture.model
