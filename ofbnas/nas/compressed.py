@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from ofbnas.config import SearchConfig
 from ofbnas.config.fields import first_error
@@ -21,8 +21,10 @@ from ofbnas.models.subnet import Subnet
 from ofbnas.nas.search import search
 from ofbnas.training.data import data_from
 from ofbnas.training.data.own import Images, Unpack
-from ofbnas.training.evaluation import Accuracy, evaluate
+from ofbnas.training.evaluation import Accuracy, evaluate, outputs_and_labels
 from ofbnas.training.features import has_classifier
+
+Metric = Callable[[Tensor, Tensor], Any]  # of outputs and labels of all images
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Compressed:
         accuracy: On the test images or, without them, the validation images; None for a model
             without a classifier.
         parent_accuracy: The same of the model that it came from.
+        metric: What a metric of the user's own gives for it, in place of accuracy.
+        parent_metric: The same of the model that it came from.
     """
 
     subnet: Subnet = field(repr=False)
@@ -47,6 +51,8 @@ class Compressed:
     parent_params: int
     accuracy: Accuracy | None
     parent_accuracy: Accuracy | None
+    metric: float | None = None
+    parent_metric: float | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -71,6 +77,8 @@ class Compressed:
             f"({self.parent_macs / 1e9:.4g} to {self.macs / 1e9:.4g} G), "
             f"{self.parent_params:,} to {self.params:,} parameters"
         )
+        if self.metric is not None:
+            return f"{text}, metric {self.parent_metric:.4g} to {self.metric:.4g}"
         if self.accuracy is None or self.parent_accuracy is None:
             return text
         return f"{text}, top-1 {self.parent_accuracy.top1:.2f} to {self.accuracy.top1:.2f} %"
@@ -91,6 +99,7 @@ def compress(
     settings: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
     unpack: Unpack | None = None,
+    metric: Metric | None = None,
     seed: int = 0,
 ) -> Compressed:
     """Compress a trained timm model in memory in minutes, without training.
@@ -110,6 +119,8 @@ def compress(
         settings: Further fields of `SearchConfig`, such as `{"compensation": {"images": 4096}}`.
         num_classes: Number of classes of the images; by default the model's.
         unpack: Makes images and labels of a batch, as for `data_from`.
+        metric: Measures both models in place of accuracy: a number for the outputs of all images,
+            [images, classes], and their labels, which may then be anything.
         seed: Random seed.
 
     Raises:
@@ -133,8 +144,12 @@ def compress(
         data = data.to(next(model.parameters()).device)
         found = search(model, data, config, name=name, kwargs=kwargs, axes=axes, seed=seed)
         accuracies: list[Accuracy | None] = [None, None]
-        if has_classifier(model):
-            accuracies = [evaluate(one, data.test) for one in (found.subnet.model, model)]
+        measured: list[float | None] = [None, None]
+        models = (found.subnet.model, model)
+        if metric is not None:
+            measured = [float(metric(*outputs_and_labels(one, data.test))) for one in models]
+        elif has_classifier(model):
+            accuracies = [evaluate(one, data.test) for one in models]
     finally:
         model.train(was_training)
     whole = sizes_of(axes)
@@ -146,6 +161,8 @@ def compress(
         parent_params=cost_of(model, axes, "params").of(whole),
         accuracy=accuracies[0],
         parent_accuracy=accuracies[1],
+        metric=measured[0],
+        parent_metric=measured[1],
     )
 
 

@@ -66,9 +66,8 @@ def train(run, optimizer, pairs, **loss):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"accumulate": 2, "clip_grad": 0.5},
+        {"accumulate": 2, "clip_grad": 0.5, "distill": {"features": 1.0}, "optimizer": "lamb"},
         {"decided_weights": "searched", "decided_masks": "folded", "ema": 0.9, "loss": "bce"},
-        {"distill": {"features": 1.0}, "optimizer": "lamb"},
     ],
     ids=str,
 )
@@ -154,11 +153,11 @@ def test_training_that_restarts_from_the_parents_weights_starts_the_state_anew(m
     assert optimizer.param_groups[0]["params"][-2:] == list(loss.parameters())
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "lamb", "lion", "nadam", "lars", "adan", "muon"])
+@pytest.mark.parametrize("name", ["sgd", "lamb", "lion", "adan", "muon"])
 def test_optimizers_follow_every_shrink(model, data, name):
     run = begin(model, data, settings())
     optimizer = timm.optim.create_optimizer_v2(run.model, name, lr=1e-3, weight_decay=0.1)
-    exempt = [g for g in optimizer.param_groups if not g["weight_decay"]][0]["params"]
+    exempt = next(g for g in optimizer.param_groups if not g["weight_decay"])["params"]
     assert any(parameter is run.model.timm.pos_embed for parameter in exempt)
     run.attach(optimizer)
     train(run, optimizer, batches_of(data, settings())[:6])
@@ -168,10 +167,10 @@ def test_optimizers_follow_every_shrink(model, data, name):
     assert run.subnet().model(data.test.images[:4]).isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["adafactor", "kron", "madgrad"])
-def test_an_optimizer_whose_state_cannot_follow_is_refused_at_once(model, data, name):
+@pytest.mark.parametrize("kind", [torch.optim.Adafactor, timm.optim.MADGRAD, torch.optim.ASGD])
+def test_an_optimizer_whose_state_cannot_follow_is_refused_at_once(model, data, kind):
     run = begin(model, data, settings())
-    optimizer = timm.optim.create_optimizer_v2(run.model, name, lr=1e-3)
+    optimizer = kind(run.model.parameters(), lr=1e-3)
     before = copy.deepcopy(weights_of(run.model))
     with pytest.raises(InputError, match=r"keeps \w+, which cannot follow its parameters"):
         run.attach(optimizer)
@@ -213,7 +212,7 @@ def test_the_subnet_meets_the_budget_and_computes_what_the_supernet_computes(mod
     assert torch.equal(again(images), subnet.model(images))
 
 
-@pytest.mark.parametrize("done", [1, 3, 7])
+@pytest.mark.parametrize("done", [3, 7])
 def test_a_search_goes_on_from_its_state(model, data, done, tmp_path):
     pairs = batches_of(data, settings())[:8]
     given = settings(decided_weights="searched", ema=0.9)
