@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ofbnas.config.study_file import load_study
     from ofbnas.errors import InputError
     from ofbnas.models.axes import axes
+    from ofbnas.models.foreign import to_timm
     from ofbnas.models.subnet import Subnet
     from ofbnas.models.supernet import Supernet
     from ofbnas.nas.compressed import compress
@@ -45,6 +46,7 @@ _HOMES = {
     "read_history": "table.store",
     "read_table": "table.store",
     "search": "nas.search",
+    "to_timm": "models.foreign",
 }
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "read_history",
     "read_table",
     "search",
+    "to_timm",
 ]
 
 
