@@ -23,8 +23,8 @@ def main(epochs: int = 8, parent_epochs: int = 8) -> ofbnas.SearchRun:
     search = ofbnas.SearchRun(model, train, config, num_steps=num_steps)
 
     optimizer = torch.optim.AdamW(search.model.parameters(), lr=2e-3)
-    search.attach(optimizer)
     network, optimizer, batches = accelerator.prepare(search.model, optimizer, train)
+    search.attach(optimizer)  # it follows every shrink, inside of Accelerate's wrapper
     for _ in range(epochs):
         network.train()
         for images, labels in batches:

@@ -16,7 +16,7 @@ from ofbnas.errors import InputError
 from ofbnas.models.axes import Space
 from ofbnas.models.axes import axes as axes_of
 from ofbnas.models.cost import cost_of, sizes_of
-from ofbnas.models.identity import check_identity, check_outputs, identify
+from ofbnas.models.identity import checked_identity
 from ofbnas.models.subnet import Subnet
 from ofbnas.nas.search import search
 from ofbnas.training.data import data_from
@@ -128,17 +128,11 @@ def compress(
             searched, the budget is out of reach, or a setting is not allowed.
     """
     config = _config(macs, settings or {})
-    if (name is None) != (kwargs is None):
-        raise InputError("name and kwargs go together: give both, or neither")
-    if name is None or kwargs is None:
-        name, kwargs = identify(model)
+    name, kwargs = checked_identity(model, name, kwargs)
     axes = axes_of(model, space)
-    check_identity(model, name, kwargs)
-
     was_training = model.training
     model.eval()
     try:
-        check_outputs(model, name, kwargs)
         classes = num_classes or cast(int, model.num_classes) or 1
         data = data_from(train, val, test, num_classes=classes, unpack=unpack)
         data = data.to(next(model.parameters()).device)

@@ -15,7 +15,7 @@ from ofbnas.errors import InputError
 from ofbnas.models.axes import Axis
 from ofbnas.models.axes import axes as axes_of
 from ofbnas.models.following import check_follows, follow_, raw
-from ofbnas.models.identity import check_identity, identify
+from ofbnas.models.identity import checked_identity
 from ofbnas.models.moments import Shrink, load_moments, moments
 from ofbnas.models.subnet import Subnet
 from ofbnas.nas.own_step import OwnStep
@@ -102,19 +102,14 @@ class SearchRun:
         if config.epochs == 0:
             raise InputError("epochs is 0, a search without training: ofbnas.compress makes it")
         _refuse(config.augment.model_fields_set, OF_THE_IMAGES, "augment images in your loop")
-        if (name is None) != (kwargs is None):
-            raise InputError("name and kwargs go together: give both, or neither")
-        if name is None or kwargs is None:
-            name, kwargs = identify(model)
-        self._identity = (name, dict(kwargs))
         searched = list(axes_of(model) if axes is None else axes)
-        check_identity(model, name, kwargs)
         check_task(model, config.distill, "search")
         device = next(model.parameters()).device
         if not isinstance(train, Data):
             num_classes = int(getattr(model, "num_classes", 0)) or 1
             train = data_from(train, train, num_classes=num_classes, unpack=unpack)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            self._identity = checked_identity(model, name, kwargs)
             self._stage = Stage(
                 model, train.to(device), config, searched, seed, teacher, loss, num_steps
             )
