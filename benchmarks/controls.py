@@ -19,15 +19,14 @@ from torch import Tensor, nn
 from ofbnas.config import SearchConfig
 from ofbnas.models.axes import Axis, Size
 from ofbnas.models.axes import axes as axes_of
-from ofbnas.models.bimask import BiMask
 from ofbnas.models.cost import Cost, cost_of, sizes_of
 from ofbnas.models.shrink import load_
 from ofbnas.nas.budget import Budget, choose, option_sizes
 from ofbnas.nas.dynamic import Floats
 from ofbnas.nas.plain import Network
 from ofbnas.nas.proportional import widest
-from ofbnas.nas.run import SearchRun
 from ofbnas.nas.saliency import best_units, taylor
+from ofbnas.nas.stage import Stage
 from ofbnas.training.data import Data, Epoch
 from ofbnas.training.loop import Losses
 
@@ -35,13 +34,13 @@ TRIES = 1_000_000  # of random sizes, before it is said that none lies in the bu
 IDLE = 1e-3  # of the mean saliency of an axis: a unit below is idle
 
 
-class NoTaskGradient(SearchRun):
+class NoTaskGradient(Stage):
     """A search whose options' logits do not learn from images, only from budget and one-hot loss."""
 
-    def _decide_losses(self, open_axes: Mapping[str, BiMask], step: int) -> Losses:
-        for mask in open_axes.values():
+    def decide_losses(self, step: int) -> Losses:  # noqa: D102 (that of `Stage`)
+        for mask in self.network.open_axes().values():
             mask.logits.grad = None
-        return super()._decide_losses(open_axes, step)
+        return super().decide_losses(step)
 
 
 def saliency_of(parent: Network, data: Data, config: SearchConfig, seed: int) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from ofbnas.nas.compensation import Cut, compensate_
 from ofbnas.nas.images import first_images
 from ofbnas.nas.plain import Network
 from ofbnas.nas.proportional import proportional
+from ofbnas.nas.run import StageRun
 from ofbnas.nas.search import search
 from ofbnas.study.parent import Parent
 from ofbnas.training.data import Data
@@ -95,9 +96,11 @@ def torch_pruned(scope: str, *, hessian: bool = False) -> Row:
 def without_task_gradient(case: Case) -> Made:
     """The default search, but its options' logits learn from the budget alone, not from images."""
     config = case.settings().search
-    run = controls.NoTaskGradient(case.parent.model, case.data, config, case.parent.axes, case.seed)
-    train(run)
-    return Made(run.network.plain().model, is_trained=True)
+    stage = controls.NoTaskGradient(
+        case.parent.model, case.data, config, case.parent.axes, case.seed
+    )
+    train(StageRun(stage))
+    return Made(stage.network.plain().model, is_trained=True)
 
 
 def uniform(case: Case, saliency: dict[str, Tensor]) -> list[Size]:

@@ -24,7 +24,8 @@ from torch import nn
 
 from ofbnas.config import Length, SearchConfig, TrainConfig
 from ofbnas.models.axes import axes, input_size
-from ofbnas.nas.run import SearchRun
+from ofbnas.nas.run import StageRun
+from ofbnas.nas.stage import Stage
 from ofbnas.training.data import SmallData, SmallSplit
 from ofbnas.training.recipe import Optimizers, autocast, grad_scaler, weights_optimizer
 
@@ -96,15 +97,15 @@ def step_makers(
     }
 
 
-def search_run(dense: nn.Module, split: SmallSplit, config: SearchConfig) -> SearchRun:
+def search_run(dense: nn.Module, split: SmallSplit, config: SearchConfig) -> StageRun:
     """A search of a model that is ready for its first step."""
     data = SmallData(split, split, split, dense.num_classes)
-    run = SearchRun(dense, data, config, axes(dense), seed=0)
+    run = StageRun(Stage(dense, data, config, axes(dense), seed=0))
     run.begin()
     return run
 
 
-def search_step(run: SearchRun, split: SmallSplit) -> Step:
+def search_step(run: StageRun, split: SmallSplit) -> Step:
     """A function that makes one step of a search."""
 
     def step() -> None:

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from ofbnas.config.study_file import load_study
     from ofbnas.errors import InputError
     from ofbnas.models.axes import axes
+    from ofbnas.models.foreign import to_timm
     from ofbnas.models.subnet import Subnet
     from ofbnas.models.supernet import Supernet
     from ofbnas.nas.compressed import compress
+    from ofbnas.nas.own_loop import SearchRun
     from ofbnas.nas.search import search
     from ofbnas.study.networks import load_subnet
     from ofbnas.table.front import front, hypervolume
@@ -28,6 +30,7 @@ _HOMES = {
     "FinetuneConfig": "config",
     "InputError": "errors",
     "SearchConfig": "config",
+    "SearchRun": "nas.own_loop",
     "Subnet": "models.subnet",
     "Supernet": "models.supernet",
     "axes": "models.axes",
@@ -43,6 +46,7 @@ _HOMES = {
     "read_history": "table.store",
     "read_table": "table.store",
     "search": "nas.search",
+    "to_timm": "models.foreign",
 }
 
 __all__ = [
@@ -50,6 +54,7 @@ __all__ = [
     "FinetuneConfig",
     "InputError",
     "SearchConfig",
+    "SearchRun",
     "Subnet",
     "Supernet",
     "axes",
@@ -65,6 +70,7 @@ __all__ = [
     "read_history",
     "read_table",
     "search",
+    "to_timm",
 ]
 
 

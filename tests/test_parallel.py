@@ -27,8 +27,9 @@ from ofbnas import parallel
 from ofbnas.config import FinetuneConfig, SmallDataConfig
 from ofbnas.errors import InputError
 from ofbnas.models.axes import axes
-from ofbnas.nas.run import SearchRun
+from ofbnas.nas.run import StageRun
 from ofbnas.nas.search import search
+from ofbnas.nas.stage import Stage
 from ofbnas.study.finetuned import Finetuning, run_finetuning
 from ofbnas.study.networks import find_network
 from ofbnas.table.store import read_table
@@ -74,7 +75,7 @@ def torchrun(processes: int, out: Path, *cases: str, **settings: str) -> list[di
 def steps(**changes) -> dict:
     """Gradients and decisions of a few steps with a shrink among them."""
     data, model = load_data("digits", shift=1), make()
-    searcher = SearchRun(model, data, config(**PLAIN | changes), axes(model, SPACE), seed=0)
+    searcher = StageRun(Stage(model, data, config(**PLAIN | changes), axes(model, SPACE), seed=0))
     searcher.supernet.train()
     seen = {}
     for place, parts in batches(data, searcher.config, seed=0):
@@ -84,7 +85,7 @@ def steps(**changes) -> dict:
             n: p.grad.clone() for n, p in trained.items() if p.grad is not None
         }
         if place.step == 2:
-            searcher._decide_the_rest()
+            searcher.stage.decide_the_rest()
             seen["after"] = len(list(searcher.supernet.model.parameters()))
         if place.step == 5:
             break

@@ -82,8 +82,11 @@ class TrainConfig(RateConfig):
     layer_decay: ShareAbove0 | None = None
     """Layer-wise decay of the learning rate: each layer's rate is this share of the next
     layer's."""
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    """Loss of the labels. bce: binary cross-entropy of each class, averaged over classes, as in
+    DeiT III; a mixed image then shows both of its classes fully."""
     label_smoothing: ShareBelow1 = 0.1
-    """Label smoothing of the cross-entropy."""
+    """Label smoothing of that loss; DeiT III has none with bce."""
     clip_grad: Positive | None = 1.0
     """Limit that gradients are clipped to, in the way of `clip_mode`; null turns clipping off."""
     clip_mode: Literal["norm", "value", "agc"] = "norm"
@@ -113,8 +116,8 @@ class DistillConfig(Section):
     """A trained timm model for the same classes; by default the dense parent. Images are resized
     and normalised for it."""
     weight: Share = 0.5
-    """Share of the task's loss that comes from the teacher's outputs; the rest is cross-entropy
-    with the labels."""
+    """Share of the task's loss that comes from the teacher's outputs; the rest is the loss
+    of the labels."""
     hard: bool = False
     """Learn the classes that the teacher predicts, instead of its probabilities."""
     temperature: Positive = 2.0

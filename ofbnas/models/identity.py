@@ -20,6 +20,33 @@ Identity = tuple[str, dict[str, Any]]  # timm's name of a model, and its argumen
 ADVICE = "give the name and the arguments of timm.create_model that it was made with"
 
 
+def checked_identity(
+    model: nn.Module, name: str | None = None, kwargs: Mapping[str, Any] | None = None
+) -> Identity:
+    """Which of timm's models a model is, checked by its tensors and outputs.
+
+    Args:
+        model: The model; its mode stays as it is. Torch's random state does not.
+        name: timm's name of it; by default it is read from the model.
+        kwargs: The arguments of timm.create_model, likewise.
+
+    Raises:
+        InputError: One of the two is missing, or timm makes another model of them.
+    """
+    if (name is None) != (kwargs is None):
+        raise InputError("name and kwargs go together: give both, or neither")
+    if name is None or kwargs is None:
+        name, kwargs = identify(model)
+    check_identity(model, name, kwargs)
+    was_training = model.training
+    model.eval()
+    try:
+        check_outputs(model, name, kwargs)
+    finally:
+        model.train(was_training)
+    return name, dict(kwargs)
+
+
 def check_identity(model: nn.Module, name: str, kwargs: Mapping[str, Any]) -> None:
     """Check that timm makes a model with the same tensors of a name and arguments.
 

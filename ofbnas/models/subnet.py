@@ -64,6 +64,26 @@ class Subnet:
         """The architecture, in a notebook."""
         return f"{self.architecture._repr_html_()}<p>{self.params:,} parameters</p>"
 
+    def save(self, folder: Path | str, card: str = "") -> Path:
+        """Write the network into a folder that does not exist yet; `ofbnas.load_subnet` reads it.
+
+        Args:
+            folder: The folder to make.
+            card: Text of README.md.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: The folder exists.
+        """
+        folder = Path(folder)
+        try:
+            save(self, folder, card=card)
+        except FileExistsError:
+            raise InputError(f"{folder}: exists already; give a folder that does not") from None
+        return folder
+
 
 def save(
     subnet: Subnet,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from ofbnas.config import SearchConfig
 from ofbnas.config.fields import first_error
@@ -17,15 +17,16 @@ from ofbnas.errors import InputError
 from ofbnas.models.axes import Space
 from ofbnas.models.axes import axes as axes_of
 from ofbnas.models.cost import cost_of, sizes_of
-from ofbnas.models.identity import check_identity, check_outputs, identify
+from ofbnas.models.identity import checked_identity
 from ofbnas.models.subnet import Subnet
-from ofbnas.models.subnet import save as save_subnet
 from ofbnas.nas.search import search
 from ofbnas.table.units import with_unit
 from ofbnas.training.data import data_from
 from ofbnas.training.data.own import Images, Unpack
-from ofbnas.training.evaluation import Accuracy, evaluate
+from ofbnas.training.evaluation import Accuracy, evaluate, outputs_and_labels
 from ofbnas.training.features import has_classifier
+
+Metric = Callable[[Tensor, Tensor], Any]  # of outputs and labels of all images
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Compressed:
         accuracy: On the test images or, without them, the validation images; None for a model
             without a classifier.
         parent_accuracy: The same of the model that it came from.
+        metric: What a metric of the user's own gives for it, in place of accuracy.
+        parent_metric: The same of the model that it came from.
     """
 
     subnet: Subnet = field(repr=False)
@@ -50,6 +53,8 @@ class Compressed:
     parent_params: int
     accuracy: Accuracy | None
     parent_accuracy: Accuracy | None
+    metric: float | None = None
+    parent_metric: float | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -65,12 +70,7 @@ class Compressed:
         Raises:
             InputError: The folder exists.
         """
-        folder = Path(folder)
-        try:
-            save_subnet(self.subnet, folder, card=f"# {self}\n")
-        except FileExistsError:
-            raise InputError(f"{folder}: exists already; give a folder that does not") from None
-        return folder
+        return self.subnet.save(folder, card=f"# {self}\n")
 
     def __str__(self) -> str:
         name = self.subnet.architecture.model
@@ -80,6 +80,8 @@ class Compressed:
             f"{with_unit('params', self.parent_params)} to {with_unit('params', self.params)} "
             "parameters"
         )
+        if self.metric is not None:
+            return f"{text}, metric {self.parent_metric:.4g} to {self.metric:.4g}"
         if self.accuracy is None or self.parent_accuracy is None:
             return text
         return f"{text}, top-1 {self.parent_accuracy.top1:.2f} to {self.accuracy.top1:.2f} %"
@@ -104,6 +106,7 @@ def compress(
     settings: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
     unpack: Unpack | None = None,
+    metric: Metric | None = None,
     seed: int = 0,
 ) -> Compressed:
     """Compress a trained timm model in memory in minutes, without training.
@@ -123,6 +126,8 @@ def compress(
         settings: Further fields of `SearchConfig`, such as `{"compensation": {"images": 4096}}`.
         num_classes: Number of classes of the images; by default the model's.
         unpack: Makes images and labels of a batch, as for `data_from`.
+        metric: Measures both models in place of accuracy: a number for the outputs of all images,
+            [images, classes], and their labels, which may then be anything.
         seed: Random seed.
 
     Raises:
@@ -130,24 +135,22 @@ def compress(
             searched, the budget is out of reach, or a setting is not allowed.
     """
     config = _config(macs, settings or {})
-    if (name is None) != (kwargs is None):
-        raise InputError("name and kwargs go together: give both, or neither")
-    if name is None or kwargs is None:
-        name, kwargs = identify(model)
+    name, kwargs = checked_identity(model, name, kwargs)
     axes = axes_of(model, space)
-    check_identity(model, name, kwargs)
-
     was_training = model.training
     model.eval()
     try:
-        check_outputs(model, name, kwargs)
         classes = num_classes or cast(int, model.num_classes) or 1
         data = data_from(train, val, test, num_classes=classes, unpack=unpack)
         data = data.to(next(model.parameters()).device)
         found = search(model, data, config, name=name, kwargs=kwargs, axes=axes, seed=seed)
         accuracies: list[Accuracy | None] = [None, None]
-        if has_classifier(model):
-            accuracies = [evaluate(one, data.test) for one in (found.subnet.model, model)]
+        measured: list[float | None] = [None, None]
+        models = (found.subnet.model, model)
+        if metric is not None:
+            measured = [float(metric(*outputs_and_labels(one, data.test))) for one in models]
+        elif has_classifier(model):
+            accuracies = [evaluate(one, data.test) for one in models]
     finally:
         model.train(was_training)
     whole = sizes_of(axes)
@@ -159,6 +162,8 @@ def compress(
         parent_params=cost_of(model, axes, "params").of(whole),
         accuracy=accuracies[0],
         parent_accuracy=accuracies[1],
+        metric=measured[0],
+        parent_metric=measured[1],
     )
 
 

@@ -13,6 +13,7 @@ from ofbnas.config import SearchConfig
 from ofbnas.models.supernet import Supernet
 from ofbnas.nas import saliency
 from ofbnas.nas.comparison import comparison_with, fisher_saliency
+from ofbnas.training.criterion import TaskLoss, task_loss
 from ofbnas.training.data import Data, Epoch
 from ofbnas.training.features import has_classifier
 
@@ -22,6 +23,7 @@ def initialize_(
     data: Data,
     config: SearchConfig,
     seed: int,
+    loss: TaskLoss | None = None,
 ) -> None:
     """Give importance and logits the values that a search begins with.
 
@@ -33,9 +35,10 @@ def initialize_(
         data: The data set; saliency may read training images.
         config: Configuration of the search.
         seed: Random seed of the order in which these images are read.
+        loss: What saliency is the change of; by default the configuration's loss, without smoothing.
     """
     importance = config.importance
-    scores = _saliency(supernet, data, config, seed)
+    scores = _saliency(supernet, data, config, seed, loss or task_loss(config.loss, 0.0))
     for name, mask in supernet.masked().items():
         if name in scores:
             start = saliency.normal_scores(scores[name])
@@ -54,6 +57,7 @@ def _saliency(
     data: Data,
     config: SearchConfig,
     seed: int,
+    loss: TaskLoss,
 ) -> Mapping[str, Tensor]:
     """Axis name to saliency, [units]; empty if importance starts at random."""
     match config.importance.start:
@@ -62,7 +66,7 @@ def _saliency(
             batches = data.shuffled(config.batch_size, epoch)
             first_batches = islice(batches, config.importance.start_batches)
             if has_classifier(supernet.model):
-                return saliency.taylor(supernet.model, supernet.axes, first_batches)
+                return saliency.taylor(supernet.model, supernet.axes, first_batches, loss)
             return _without_labels(supernet, [images for images, _ in first_batches], epoch)
         case "magnitude":
             return saliency.magnitude(supernet.model, supernet.axes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ofbnas.config import Length, SearchConfig
 from ofbnas.models.axes import final_embedding, set_drop_path
 from ofbnas.models.bimask import BiMask
-from ofbnas.models.moments import MOMENTS, Moments, load_moments, moments, shrunk_moments
-from ofbnas.models.shrink import take
+from ofbnas.models.moments import Moments, Shrink, load_moments, moments
+from ofbnas.models.shrink import Kept, take
 from ofbnas.models.supernet import Supernet
 from ofbnas.nas.compensation import Cut, compensate_
 from ofbnas.nas.decide import Alive
@@ -37,6 +37,9 @@ class ShrinkingNetwork:
         passes: Gives features and outputs of images; compiled, if that is configured.
         units: For each axis, which of the parent's units are left, [groups, channels].
         channels: The parent's channels that are left in the final features, [channels].
+        trains_weights: Whether `optimizers` has one of the model's weights, which otherwise someone
+            else trains.
+        followers: Told of every shrink, once the new parameters are there.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class ShrinkingNetwork:
         self.phase = phase
         self.device = device
         self.units = Network.whole(supernet.model, supernet.axes).units
+        self.trains_weights = True
+        self.followers: list[Callable[[Shrink], None]] = []
         self.scaler = grad_scaler(config, device)
         self.average = None
         if config.ema is not None:
@@ -95,11 +100,14 @@ class ShrinkingNetwork:
         if not (shrinks or folds or all(decided)):
             return
 
-        held = self._shrink()
+        before = self.supernet
+        held = self._moments()
+        kept = self._shrink()
+        gains = None
         if folds:
             shrunk_masks = self.supernet.masked()
             settled = [name for name, mask in shrunk_masks.items() if mask.settled]
-            held = self._fold(settled, held)
+            gains = self._fold(settled)
         if not self.open_axes():
             self.supernet.pmim = None  # masked image modelling ends with the search
 
@@ -108,8 +116,23 @@ class ShrinkingNetwork:
             trained = self.supernet.trained()
             averages = self.average.tensors
             self.average.tensors = {name: averages[name] for name in averages if name in trained}
+        shrink = Shrink(
+            dict(before.model.named_parameters()),
+            dict(self.supernet.model.named_parameters()),
+            axes=before.bound(),
+            kept=kept,
+            gains=gains,
+        )
         self._renew()
-        self._load_moments(held)
+        load_moments(self.optimizers.optimizers, self.supernet.trained(), shrink.moments(held))
+        self._tell(shrink)
+
+    def leave_weights(self, config: SearchConfig) -> None:
+        """Train only importance, logits and the decoder from now on, with a configuration."""
+        self.config = config
+        self.trains_weights = False
+        self.scaler = grad_scaler(config, self.device)
+        self._renew()
 
     def restart(self, units: Mapping[str, Tensor], parent: Network, data: Data, seed: int) -> None:
         """Go on from the parent's own weights, cut to some of its units and compensated.
@@ -122,6 +145,7 @@ class ShrinkingNetwork:
             data: Its training images are compensated on.
             seed: Of their order.
         """
+        before = dict(self.supernet.model.named_parameters())
         self.units = dict(units)
         kept = {name: left.to(self.device) for name, left in units.items()}
         network = parent.cut(kept)
@@ -133,6 +157,7 @@ class ShrinkingNetwork:
         if self.average is not None and self.config.ema is not None:
             self.average = Average(self.config.ema, self.supernet.trained())
         self._renew()
+        self._tell(Shrink(before, dict(self.supernet.model.named_parameters()), restarts=True))
 
     def fused(self) -> nn.Module:
         """The plain model as it is now, masks fused; with averaged weights if there are any."""
@@ -166,6 +191,7 @@ class ShrinkingNetwork:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore `state` in a network that has just been made, with the same arguments."""
+        before = dict(self.supernet.model.named_parameters())
         # Masks that were folded are missing in the state, and so is a decoder that was dropped.
         supernet = self.supernet.only(state["masks"])
         for name, mask in supernet.masked().items():
@@ -182,60 +208,49 @@ class ShrinkingNetwork:
         if self.average is not None:
             self.average.tensors = dict(state["average"])
         self._renew()
-        self._load_moments(state["moments"])
+        load_moments(self.optimizers.optimizers, self.supernet.trained(), state["moments"])
+        self._tell(Shrink(before, dict(self.supernet.model.named_parameters()), restarts=True))
 
     def _moments(self) -> Moments:
         """The optimizers' moments and step counts, by kind and by parameter's name."""
         return moments(self.optimizers.optimizers, self.supernet.trained())
 
-    def _load_moments(self, held: Moments) -> None:
-        """Give the optimizers moments and step counts that fit the present supernet."""
-        load_moments(self.optimizers.optimizers, self.supernet.trained(), held)
+    def _tell(self, shrink: Shrink) -> None:
+        """Tell all who hold parameters that there are new ones."""
+        for follow in self.followers:
+            follow(shrink)
 
-    def _shrink(self) -> Moments:
+    def _shrink(self) -> Kept:
         """Replace the supernet by one without the units that can no longer be kept.
 
         Returns:
-            The moments that fit it.
+            The units that were kept, of each axis that lost some.
         """
         wide = self.supernet
-        bindings = wide.bound()
-        held = self._moments()
         self.supernet, kept = wide.shrunk()
         if self.average is not None:
-            self.average.tensors = take(self.average.tensors, bindings, kept)
+            self.average.tensors = take(self.average.tensors, wide.bound(), kept)
         # What was kept is numbered by the units before the shrink; record the parent's numbers.
         for name, units in kept.items():
             before = self.units[name].flatten()
             self.units[name] = before[units.cpu()]
-        return shrunk_moments(held, bindings, kept)
+        return kept
 
-    def _fold(self, names: Sequence[str], held: Moments) -> Moments:
+    def _fold(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Multiply masks into the weights and drop them.
 
         Where a weight w under a mask m becomes w' = m w, its gradient becomes dL/dw' = (dL/dw) / m:
         so moments scale by a power of the gain m, -1 for means of gradients, -2 for their squares.
 
         Returns:
-            The moments that fit the new weights.
+            The gains, by the names of the tensors before.
         """
         masked = self.supernet
         self.supernet = masked.folded(names)
         if self.average is not None:
             averaged = masked.rebuilt({}, self.average.tensors)
             self.average.tensors = dict(averaged.folded(names).trained())
-
-        gains = _gains(masked.only(names), masked.trained())
-        scaled: dict[str, dict[str, Tensor]] = {}
-        for kind, tensors in held.items():
-            power = MOMENTS[kind]
-            scaled[kind] = {}
-            for name, tensor in tensors.items():
-                if power == 0:  # counts of steps
-                    scaled[kind][name] = tensor
-                    continue
-                scaled[kind][name] = tensor * gains[name] ** power
-        return scaled
+        return _gains(masked.only(names), masked.trained())
 
     def _renew(self) -> None:
         """Make what belongs to the present supernet anew: optimizers, compiled passes, channels."""
@@ -254,9 +269,12 @@ class ShrinkingNetwork:
                 with_weights[name] = parameter
 
         self.optimizers = Optimizers(config, self.length, self.scaler)
-        # The first one added has its gradients clipped.
-        optimizer = weights_optimizer(self.supernet.model, config, with_weights)
-        self.optimizers.add(optimizer, config)
+        if self.trains_weights:
+            # The first one added has its gradients clipped.
+            optimizer = weights_optimizer(self.supernet.model, config, with_weights)
+            self.optimizers.add(optimizer, config)
+        elif with_weights:
+            self.optimizers.add(adamw(with_weights.values(), config.lr), config)
         if logits:
             lr = config.alpha.highest(self.phase)
             optimizer = adamw(logits, lr, config.alpha.betas)

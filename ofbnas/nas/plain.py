@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ofbnas.models.architecture import Architecture
 from ofbnas.models.axes import Axis, at_sizes
 from ofbnas.models.axes.axis import Size
 from ofbnas.models.shrink import take, with_tensors
+from ofbnas.models.subnet import Subnet
 
 
 class Network(NamedTuple):
@@ -65,3 +67,9 @@ class Network(NamedTuple):
                 whole = torch.arange(axis.units).view(axis.size)
                 kept[axis.name] = whole[:groups, :channels]
         return self.cut(kept)
+
+    def subnet(self, name: str, kwargs: Mapping[str, Any]) -> Subnet:
+        """It as a subnet of its parent, which timm makes of a name and arguments."""
+        sizes = {axis.name: axis.size for axis in self.axes}
+        units = {axis_name: kept.tolist() for axis_name, kept in self.units.items()}
+        return Subnet(Architecture(name, dict(kwargs), sizes), self.model, units)

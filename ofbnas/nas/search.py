@@ -11,15 +11,15 @@ from typing import Any
 from torch import nn
 
 from ofbnas.config import BudgetConfig, SearchConfig
-from ofbnas.models.architecture import Architecture
 from ofbnas.models.axes import Axis
 from ofbnas.models.axes import axes as axes_of
 from ofbnas.models.cost import Cost, Metric
 from ofbnas.models.identity import check_identity
 from ofbnas.models.subnet import Subnet
-from ofbnas.nas.plain import Network
-from ofbnas.nas.run import SearchRun
+from ofbnas.nas.run import StageRun
+from ofbnas.nas.stage import Stage
 from ofbnas.nas.training_free import TrainingFreeSearch
+from ofbnas.training.criterion import TaskLoss
 from ofbnas.training.data import Data
 from ofbnas.training.events import Callback
 from ofbnas.training.features import check_task
@@ -66,6 +66,7 @@ def search(
     axes: Sequence[Axis] | None = None,
     seed: int = 0,
     teacher: Teacher | None = None,
+    loss: TaskLoss | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint: Path | None = None,
     rungs: Collection[int] = (),
@@ -86,6 +87,8 @@ def search(
         axes: What is searched; by default all axes of the model, with OFB's space.
         seed: Random seed.
         teacher: The teacher, if distillation is configured; by default the model itself.
+        loss: The loss of outputs, [images, classes], and labels, [] and differentiable; by default
+            `config.loss`. Labels may then be anything that it takes.
         callbacks: Called at each event.
         checkpoint: A file that is written after each epoch, and resumed from if it exists: the
             result is then the same as without the interruption, on a CPU bit for bit.
@@ -113,11 +116,11 @@ def search(
         return result
     check_identity(model, name, kwargs)
     check_task(model, config.distill, "search")
-    run = SearchRun(model, data, config, searched, seed, teacher)
-    train(run, callbacks=callbacks, checkpoint=checkpoint, rungs=rungs)
-    constraint = run.constraint
-    subnet = _subnet(run.network.plain(), name, kwargs)
-    return _result(subnet, constraint.costs, constraint.note, run.forced, run.history)
+    stage = Stage(model, data, config, searched, seed, teacher, loss)
+    train(StageRun(stage), callbacks=callbacks, checkpoint=checkpoint, rungs=rungs)
+    costs, note = stage.constraint.costs, stage.constraint.note
+    subnet = stage.network.plain().subnet(name, kwargs)
+    return _result(subnet, costs, note, stage.forced, stage.history)
 
 
 def compress(
@@ -163,17 +166,10 @@ def compress(
     def results() -> Iterator[tuple[int, SearchResult]]:
         for number, network in run.run(callbacks, checkpoint):
             budget = run.budgets[number]
-            subnet = _subnet(network, name, kwargs)
+            subnet = network.subnet(name, kwargs)
             yield number, _result(subnet, budget.costs, budget.note, 0, run.history)
 
     return results()
-
-
-def _subnet(network: Network, name: str, kwargs: Mapping[str, Any]) -> Subnet:
-    """A network as a subnet of its parent."""
-    sizes = {axis.name: axis.size for axis in network.axes}
-    units = {axis_name: kept.tolist() for axis_name, kept in network.units.items()}
-    return Subnet(Architecture(name, dict(kwargs), sizes), network.model, units)
 
 
 def _result(

@@ -80,6 +80,19 @@ def evaluate(
     )
 
 
+@torch.no_grad()
+def outputs_and_labels(
+    model: nn.Module, split: Split, batch_size: int = 256
+) -> tuple[Tensor, Tensor]:
+    """What a model in evaluation mode gives for all images of a split, and their labels."""
+    outputs = []
+    labels = []
+    for images, of_batch in split.batches(batch_size):
+        outputs.append(model(images).float())
+        labels.append(of_batch)
+    return torch.cat(outputs), torch.cat(labels)
+
+
 def _add_gaps_(gaps: Tensor, outputs: Tensor, hits: Tensor) -> None:
     """Add a batch to the hits of each bin less the probabilities of its predictions, in place.
 

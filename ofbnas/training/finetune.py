@@ -15,6 +15,7 @@ from ofbnas.errors import InputError
 from ofbnas.models.axes import axes, final_embedding
 from ofbnas.models.passes import FeaturesAndOutputs
 from ofbnas.models.subnet import Subnet
+from ofbnas.training.criterion import TaskLoss, task_loss
 from ofbnas.training.data import Data
 from ofbnas.training.events import Callback
 from ofbnas.training.features import check_task, has_classifier
@@ -28,6 +29,7 @@ def finetune(
     config: FinetuneConfig,
     *,
     teacher: nn.Module | Teacher | None = None,
+    loss: TaskLoss | None = None,
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
     checkpoint: Path | None = None,
@@ -39,6 +41,8 @@ def finetune(
         data: The data set; only its training split is used.
         config: Configuration of the training.
         teacher: The parent or another teacher, for distillation.
+        loss: The loss of outputs, [images, classes], and labels, [] and differentiable; by default
+            `config.loss`.
         seed: Random seed.
         callbacks: Called at each event.
         checkpoint: A file that is written after each epoch, and resumed from if it exists.
@@ -49,7 +53,7 @@ def finetune(
         ValueError: Distillation is configured and there is no teacher.
         NotFiniteError: The loss became NaN or infinite.
     """
-    loss = None
+    distillation = None
     check_task(subnet.model, config.distill, "finetune")
     if config.distill is not None:
         if teacher is None:
@@ -58,14 +62,16 @@ def finetune(
             )
         if not isinstance(teacher, Teacher):
             teacher = Teacher(teacher, config.distill)
-        loss = _distillation_loss(subnet, teacher, config)
+        criterion = loss or task_loss(config.loss, config.label_smoothing)
+        distillation = _distillation_loss(subnet, teacher, criterion)
     model = copy.deepcopy(subnet.model)  # the caller's subnet stays as it is
     fit(
         model,
         data,
         config,
         seed=seed,
-        loss=loss,
+        criterion=loss,
+        loss=distillation,
         phase="finetune",
         callbacks=callbacks,
         checkpoint=checkpoint,
@@ -76,10 +82,9 @@ def finetune(
 def _distillation_loss(
     subnet: Subnet,
     teacher: Teacher,
-    config: FinetuneConfig,
+    criterion: TaskLoss,
 ) -> Loss:
     """The loss of a subnet that learns from labels, if it has a classifier, and a teacher."""
-    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     classifies = has_classifier(subnet.model)
 
     # The parent's channels that the subnet kept: the teacher's features are compared on these.

@@ -13,12 +13,13 @@ from ofbnas.config import TrainConfig
 from ofbnas.models.axes import set_drop_path
 from ofbnas.models.passes import FeaturesAndOutputs, Passes
 from ofbnas.training.batches import Position
+from ofbnas.training.criterion import TaskLoss, name_of, task_loss
 from ofbnas.training.data import Data
 from ofbnas.training.events import Callback, Phase
 from ofbnas.training.loop import Losses, Run, train
 from ofbnas.training.recipe import Average, Optimizers, grad_scaler, weights_optimizer
 
-Loss = Callable[[FeaturesAndOutputs, Tensor, Tensor], Tensor]
+Loss = Callable[[FeaturesAndOutputs, Tensor, Tensor], Tensor]  # with the images
 
 
 class PlainRun(Run):
@@ -31,6 +32,7 @@ class PlainRun(Run):
         config: TrainConfig,
         *,
         seed: int,
+        criterion: TaskLoss | None = None,
         loss: Loss | None = None,
         phase: Phase = "parent",
     ) -> None:
@@ -41,16 +43,17 @@ class PlainRun(Run):
             data: The data set; only its training split is used.
             config: Configuration of the training.
             seed: Random seed.
+            criterion: The loss of outputs and labels; by default that of the configuration.
             loss: The loss as a function of features and outputs, images and labels; by default
-                cross-entropy.
+                `criterion` of outputs and labels.
             phase: What is trained.
         """
         super().__init__(data, config, seed)
         self.phase = phase
-        self.settings = repr((config, seed))
+        self.settings = repr((config, seed, name_of(criterion)))
         self.model = model
         self.loss = loss
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        self.criterion = criterion or task_loss(config.loss, config.label_smoothing)
         if config.drop_path:  # otherwise the model keeps its own
             set_drop_path(model, config.drop_path)
         scaler = grad_scaler(config, self.device)
@@ -128,6 +131,7 @@ def fit(
     config: TrainConfig,
     *,
     seed: int,
+    criterion: TaskLoss | None = None,
     loss: Loss | None = None,
     phase: Phase = "parent",
     callbacks: Sequence[Callback] = (),
@@ -144,6 +148,7 @@ def fit(
         data,
         config,
         seed=seed,
+        criterion=criterion,
         loss=loss,
         phase=phase,
     )

@@ -63,6 +63,13 @@ class Optimizers:
         """Add the gradients of a loss to the accumulated ones."""
         self.scaler.scale(loss).backward()
 
+    def divide(self, by: Tensor) -> None:
+        """Divide gradients, []; what is not finite then becomes 0, as float16 may overflow."""
+        for optimizer in self.optimizers:
+            for parameter in _with_gradients(optimizer):
+                if parameter.grad is not None:
+                    parameter.grad.div_(by).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+
     def apply(self) -> None:
         """Apply one optimizer step: average gradients over processes, clip them, and update."""
         gradients: list[Tensor] = []

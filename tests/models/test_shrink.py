@@ -9,7 +9,7 @@ from torch import nn
 
 from ofbnas.models.axes import Axis, all_bindings, at_sizes, axes
 from ofbnas.models.bimask import BiMask
-from ofbnas.models.moments import load_moments, moments, shrunk_moments
+from ofbnas.models.moments import Shrink, load_moments, moments
 from ofbnas.models.shrink import bare_copy, load_, shapes_at, take
 from ofbnas.models.supernet import Supernet
 from ofbnas.training.recipe import adamw
@@ -110,7 +110,8 @@ def test_moments_follow_their_parameters():
         zero(model, model_axes, kept)
     small = shrink(model, model_axes, kept)
     after = adamw(small.parameters(), 1e-3)
-    state = shrunk_moments(moments([before], dict(model.named_parameters())), model_axes, kept)
+    held = moments([before], dict(model.named_parameters()))
+    state = Shrink({}, {}, axes=model_axes, kept=kept).moments(held)
     load_moments([after], dict(small.named_parameters()), state)
     step(model, before)
     step(small, after)

@@ -70,6 +70,19 @@ def test_one_call_compresses_a_model(loaders, tmp_path):
         result.save(folder)
 
 
+def test_a_metric_of_ones_own_measures_both_models(loaders):
+    def margin(outputs, labels):
+        return outputs.gather(1, labels[:, None]).mean()
+
+    model, digits = make(), ofbnas.load_data("digits").test
+    result = ofbnas.compress(model, *loaders, macs=0.6, settings=QUICK, metric=margin)
+    for one, measured in ((result.model, result.metric), (model, result.parent_metric)):
+        with torch.no_grad():
+            assert measured == pytest.approx(float(margin(one(digits.images), digits.labels)))
+    assert result.accuracy is None
+    assert f"metric {result.parent_metric:.4g} to {result.metric:.4g}" in repr(result)
+
+
 class Uncounted(nn.Module):
     """A model that is not timm's."""
 

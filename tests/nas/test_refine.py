@@ -16,7 +16,8 @@ from ofbnas.nas.images import first_images
 from ofbnas.nas.plain import Network
 from ofbnas.nas.proportional import proportional
 from ofbnas.nas.refine import Refinement, moves, refined
-from ofbnas.nas.run import SearchRun
+from ofbnas.nas.run import StageRun
+from ofbnas.nas.stage import Stage
 from ofbnas.training.loop import train
 
 
@@ -78,8 +79,10 @@ def test_coarse_moves_come_first(bad):
 
 def test_a_search_trains_what_refinement_has_found(bad, monkeypatch):
     parent, data, _, chosen = bad
-    monkeypatch.setattr("ofbnas.nas.run.refined", lambda *_: chosen)
-    run = SearchRun(parent.model, data, settings(epochs=2, decide_by=0.5), parent.axes, seed=0)
+    monkeypatch.setattr("ofbnas.nas.stage.refined", lambda *_: chosen)
+    run = StageRun(
+        Stage(parent.model, data, settings(epochs=2, decide_by=0.5), parent.axes, seed=0)
+    )
     train(run)
     network = run.network.plain()
     assert all(torch.equal(network.units[name], kept) for name, kept in chosen.items())

@@ -13,15 +13,16 @@ from test_search import config
 from ofbnas.models.axes import axes
 from ofbnas.nas.compensation import Cut, compensate_
 from ofbnas.nas.images import first_images
-from ofbnas.nas.run import SearchRun
+from ofbnas.nas.run import StageRun
 from ofbnas.nas.search import search
+from ofbnas.nas.stage import Stage
 from ofbnas.training.loop import train
 
 
 class AtDecision(Recorder):
     """Keeps what the network is right after the decision of all axes."""
 
-    def __init__(self, run: SearchRun) -> None:
+    def __init__(self, run: StageRun) -> None:
         super().__init__()
         self.run = run
         self.network = None
@@ -32,10 +33,10 @@ class AtDecision(Recorder):
             self.network = self.run.network.plain()
 
 
-def decided(model, data, **changes) -> tuple[SearchRun, AtDecision]:
+def decided(model, data, **changes) -> tuple[StageRun, AtDecision]:
     """A search that decides after one of two epochs, on 128 images of compensation."""
     settings = config(epochs=2, decide_by=0.5, compensation={"images": 128}, **changes)
-    run = SearchRun(model, data, settings, axes(model, SPACE), seed=0)
+    run = StageRun(Stage(model, data, settings, axes(model, SPACE), seed=0))
     watched = AtDecision(run)
     train(run, callbacks=[watched])
     return run, watched

@@ -11,8 +11,9 @@ from torch import nn
 from ofbnas.models.axes import axes
 from ofbnas.models.bimask import BiMask
 from ofbnas.models.supernet import Supernet
-from ofbnas.nas.run import SearchRun
+from ofbnas.nas.run import StageRun
 from ofbnas.nas.saliency import magnitude, normal_scores, taylor
+from ofbnas.nas.stage import Stage
 from ofbnas.training.data import Epoch
 
 
@@ -73,7 +74,7 @@ def test_normal_scores_keep_the_order_and_have_the_normal_spread():
 @pytest.mark.parametrize("start", ["taylor", "magnitude"])
 def test_a_search_starts_in_the_order_of_saliency(model, data, start):
     settings = config(importance={"start": start, "std": 0.5, "mean": 1.0, "start_batches": 2})
-    begun = SearchRun(model, data, settings, axes(model, SPACE), seed=0)
+    begun = StageRun(Stage(model, data, settings, axes(model, SPACE), seed=0))
     batches = list(data.shuffled(32, Epoch()))[:2]
     expected = (
         taylor(model, axes(model), batches) if start == "taylor" else magnitude(model, axes(model))

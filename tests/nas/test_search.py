@@ -15,8 +15,9 @@ from ofbnas.errors import InputError, NotFiniteError
 from ofbnas.models.axes import axes
 from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.models.supernet import Supernet
-from ofbnas.nas.run import SearchRun
+from ofbnas.nas.run import StageRun
 from ofbnas.nas.search import search
+from ofbnas.nas.stage import Stage
 from ofbnas.training.data import load_data
 from ofbnas.training.evaluation import evaluate
 from ofbnas.training.finetune import finetune
@@ -309,7 +310,7 @@ class Syncs(TorchDispatchMode):
 
 @pytest.mark.parametrize("settings", [{}, {"distill": {"features": 1.0}, "residual_mask": True}])
 def test_a_step_never_waits_for_the_device(model, data, settings):
-    searcher = SearchRun(model, data, config(**settings), axes(model, SPACE), seed=0)
+    searcher = StageRun(Stage(model, data, config(**settings), axes(model, SPACE), seed=0))
     parts = [(data.train.images[:8], data.train.labels[:8])]
     for step in (0, 1):
         with Syncs() as syncs:

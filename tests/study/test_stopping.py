@@ -24,8 +24,9 @@ from test_table import row
 
 from ofbnas.models.axes import axes
 from ofbnas.models.cost import cost_of, least_sizes, sizes_of
-from ofbnas.nas.run import SearchRun
+from ofbnas.nas.run import StageRun
 from ofbnas.nas.search import search
+from ofbnas.nas.stage import Stage
 from ofbnas.study.cluster.sampling import StudySearch
 from ofbnas.study.cluster.stopping import RungScheduler, rule_of
 from ofbnas.study.tuning.rungs import Reached, is_promoted
@@ -288,7 +289,7 @@ def test_a_search_reports_at_rungs_its_accuracy_and_its_projected_cost(model, da
         tuple(values) == KNOWN_AT_RUNGS for values in said.values()
     )
     assert found.subnet.architecture == alone.subnet.architecture and found.history == alone.history
-    window = SearchRun(model, data, settings, given["axes"], 5).constraint.window
+    window = StageRun(Stage(model, data, settings, given["axes"], 5)).constraint.window
     assert said[1]["gmacs"] * 1e9 == pytest.approx((window.floor + window.limit) / 2)
     params = cost_of(model, given["axes"], "params")
     assert (
@@ -312,7 +313,7 @@ def test_a_supernet_is_measured_under_its_masks(data):
         model.head.bias -= model(data.val.images).mean(
             0
         )  # otherwise it predicts the same class for all images
-    run = SearchRun(model, data, search_config(), axes(model, SPACE), 5)
+    run = StageRun(Stage(model, data, search_config(), axes(model, SPACE), 5))
     with torch.no_grad():
         says = run.supernet.eval()(data.val.images).argmax(1)
     run.data = replace(data, val=type(data.val)(data.val.images, says))

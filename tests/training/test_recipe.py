@@ -18,9 +18,10 @@ from torch._dynamo.utils import counters
 from ofbnas.config import AugmentConfig, Length, RateConfig, TrainConfig
 from ofbnas.errors import InputError
 from ofbnas.models.axes import axes, set_drop_path
-from ofbnas.models.moments import moments
+from ofbnas.models.moments import Shrink, moments
 from ofbnas.models.passes import Passes
-from ofbnas.nas.run import SearchRun
+from ofbnas.nas.run import StageRun
+from ofbnas.nas.stage import Stage
 from ofbnas.training.batches import batches
 from ofbnas.training.data.base import rand_augment_of
 from ofbnas.training.loop import train
@@ -199,7 +200,7 @@ def test_a_models_own_stochastic_depth_stays_where_none_is_asked_for(data):
     assert [m.drop_prob for m in own.modules() if isinstance(m, DropPath)] == pytest.approx(
         [0.3, 0.3]
     )
-    searcher = SearchRun(own, data, config(epochs=1), axes(own, SPACE), seed=0)
+    searcher = StageRun(Stage(own, data, config(epochs=1), axes(own, SPACE), seed=0))
     assert any(isinstance(module, DropPath) for module in searcher.supernet.model.modules())
 
 
@@ -249,7 +250,7 @@ def test_mixing_gives_shares_of_classes():
 
 def test_images_are_mixed_once_all_axes_are_decided(model, data, monkeypatch):
     settings = config(epochs=4, decide_by={"epochs": 2}, augment={"mixup": 0.8})
-    searcher = SearchRun(model, data, settings, axes(model, SPACE), seed=0)
+    searcher = StageRun(Stage(model, data, settings, axes(model, SPACE), seed=0))
     calls, mix = [], searcher.mix
     searcher.mix = lambda images, labels: (
         calls.append(bool(searcher.network.open_axes())) or mix(images, labels)
@@ -268,14 +269,14 @@ def test_decided_masks_are_trained_on_or_multiplied_in(model, data, masks):
     settings = config(
         epochs=2, decide_by={"epochs": 1}, decided_masks=masks, decided_weights="searched"
     )
-    searcher = SearchRun(model, data, settings, axes(model, SPACE), seed=0)
+    searcher = StageRun(Stage(model, data, settings, axes(model, SPACE), seed=0))
     train(searcher)
     assert bool(searcher.supernet.masked()) == (masks == "trainable")
 
 
 def test_folding_changes_nothing_that_is_computed(model, data):
     settings = config(epochs=2, decided_masks="folded", ema=0.9)
-    searcher = SearchRun(model, data, settings, axes(model, SPACE), seed=0)
+    searcher = StageRun(Stage(model, data, settings, axes(model, SPACE), seed=0))
     searcher.step([(data.train.images[:32], data.train.labels[:32])], 5)
     supernet = searcher.supernet.eval()
     names = [name for name in supernet.masked() if name != "blocks.0.mlp"]
@@ -286,14 +287,14 @@ def test_folding_changes_nothing_that_is_computed(model, data):
 
 def test_moments_of_folded_weights_grow_as_the_weights_shrink(model, data):
     """The gradient of a weight with a folded gain is the old gradient divided by the gain."""
-    searcher = SearchRun(
-        model, data, config(epochs=2, decided_masks="folded"), axes(model, SPACE), seed=0
+    searcher = StageRun(
+        Stage(model, data, config(epochs=2, decided_masks="folded"), axes(model, SPACE), seed=0)
     )
     network, name = searcher.network, "blocks.0.mlp.fc1.weight"
     searcher.step([(data.train.images[:32], data.train.labels[:32])], 5)
     held = moments(network.optimizers.optimizers, network.supernet.trained())
     gain = network.supernet.masked()["blocks.0.mlp"]().detach().view(-1, 1)
-    folded = network._fold(["blocks.0.mlp"], held)
+    folded = Shrink({}, {}, gains=network._fold(["blocks.0.mlp"])).moments(held)
     torch.testing.assert_close(folded["exp_avg"][name] * gain, held["exp_avg"][name])
     torch.testing.assert_close(folded["exp_avg_sq"][name] * gain**2, held["exp_avg_sq"][name])
     torch.testing.assert_close(

@@ -45,6 +45,7 @@ READINGS: dict[str, Callable[[Any], Any]] = {
     "num_heads": _heads,
     "mlp_ratio": _mlp_ratio,
     "class_token": lambda model: model.cls_token is not None,
+    "no_embed_class": lambda model: model.no_embed_class,
     "reg_tokens": lambda model: model.num_reg_tokens,
     "global_pool": lambda model: model.global_pool,
     "qkv_bias": lambda model: model.blocks[0].attn.qkv.bias is not None,
