@@ -29,7 +29,6 @@ import typer
 
 from ofbnas.config import StudyConfig
 from ofbnas.config.study_file import load_study
-from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.study.cluster.sampling import StudySearch
 from ofbnas.study.cluster.stopping import rule_of
 from ofbnas.study.images import data_of
@@ -200,11 +199,7 @@ class Recording:
         self.last = int(rows["epoch"].max())
         self.epochs = self.trials * self.last
 
-        parent = untrained_parent(study_of(self.study, None))
-        sizes = sizes_of(parent.axes)
-        macs = cost_of(parent.model, parent.axes, "macs").of(sizes)
-        params = cost_of(parent.model, parent.axes, "params").of(sizes)
-        self.parent = {"gmacs": macs / 1e9, "params": params}
+        self.parent = untrained_parent(study_of(self.study, None)).costs()
 
     def replayed(self, method: str, workers: int = 4, order: int | None = None) -> Replayed:
         """The study with early stopping.
