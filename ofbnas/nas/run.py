@@ -24,6 +24,7 @@ from ofbnas.nas.decisiveness import decisiveness
 from ofbnas.nas.history import supernet_record
 from ofbnas.nas.initialize import initialize_
 from ofbnas.nas.network import ShrinkingNetwork
+from ofbnas.nas.perturbed import settings_of
 from ofbnas.nas.plain import Network
 from ofbnas.nas.refine import refined
 from ofbnas.training.batches import Parts, Position
@@ -67,8 +68,7 @@ class SearchRun(Run):
             InputError: The model cannot be searched, or the budget is out of reach.
         """
         super().__init__(data, config, seed)
-        searched = [(axis.name, axis.size, axis.options) for axis in axes]
-        self.settings = repr((config, seed, searched))
+        self.settings = settings_of(config, seed, axes)
         self.phase_length = config.open_length(self.length)
         self.interval = max(1.0, config.decision_interval.of(self.phase_length))
 

@@ -54,6 +54,7 @@ def run_trial(
     *,
     rungs: Collection[int] | None = None,
     seed: int | None = None,
+    inherited: str | None = None,
 ) -> Row:
     """Search and fine-tune once with the swept values; write the subnet, the history and the row.
 
@@ -69,6 +70,7 @@ def run_trial(
         gpus: GPUs that the trial holds; by default one for each process on CUDA.
         rungs: Epochs of its rungs; by default the study's.
         seed: Its seed; by default the study's plus its number.
+        inherited: The row's column of that name.
 
     Returns:
         The row; with several processes, only that of the first one names the weights.
@@ -95,7 +97,7 @@ def run_trial(
 
     result = stages.search(rungs)
     before = base_row(config, params, trial, "complete", seed)
-    row = stages.finish(result, before, folder, clock, gpus)
+    row = stages.finish(result, replace(before, inherited=inherited), folder, clock, gpus)
     if shard().rank == 0:
         drop_checkpoints(folder, trial)
     return row
