@@ -35,13 +35,14 @@ def decision(points, eta, worst) -> bool:
 
 
 @given(
-    arrays(float, st.tuples(st.integers(1, 9), st.integers(2, 3)), elements=st.integers(0, 6)),
+    arrays(float, st.tuples(st.integers(1, 9), st.integers(2, 4)), elements=st.integers(0, 6)),
     st.integers(2, 4),
     st.sampled_from(["hypervolume", "epsilon_net"]),
+    st.sampled_from([7.0, 4.0]),  # some points lie beyond it
 )
-def test_it_decides_as_our_rule_does(points, eta, ties):
+def test_it_decides_as_our_rule_does(points, eta, ties, corner):
     num_objectives = points.shape[1]
-    worst = [7.0] * num_objectives
+    worst = [corner] * num_objectives
     judged = {"maximise": [False] * num_objectives, "ref": worst, "eta": eta, "ties": ties}
     expected = is_promoted(points, len(points) - 1, **judged)
     assert decision(points.tolist(), eta, worst if ties == "hypervolume" else None) == expected

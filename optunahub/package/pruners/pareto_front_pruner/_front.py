@@ -46,32 +46,52 @@ def largest(front: np.ndarray, room: int, worst: np.ndarray) -> list[int]:
     Of points that add equally little, the last is dropped first.
     """
     kept = list(range(len(front)))
+    whole = float(np.prod(worst - front.min(axis=0).clip(max=worst)))
     while len(kept) > room:
-        whole = hypervolume(front[kept], worst)
-        added = [
-            whole - hypervolume(front[kept[:i] + kept[i + 1 :]], worst) for i in range(len(kept))
-        ]
-        # Rounding differs between the two volumes, so differences far below either count as none.
-        least = min(added) + 1e-12 * max(whole, 1e-300)
-        del kept[max(i for i, volume in enumerate(added) if volume <= least)]
+        added = contributions(front[kept].clip(max=worst), worst)
+        # Differences far below rounding errors count as none.
+        is_least = added <= added.min() + 1e-12 * whole
+        del kept[int(np.flatnonzero(is_least)[-1])]
     return kept
 
 
+def contributions(front: np.ndarray, worst: np.ndarray) -> np.ndarray:
+    """The hypervolume that each point of a front adds to that of the others, [points].
+
+    Args:
+        front: Points that do not dominate each other, none beyond the reference point.
+        worst: The reference point.
+    """
+    if front.shape[1] == 2:  # between a point's two neighbours
+        order = np.argsort(front[:, 0], kind="stable")
+        x, y = front[order].T
+        widths = np.append(x[1:], worst[0]) - x
+        heights = np.append(worst[1], y[:-1]) - y
+        added = np.empty(len(front))
+        added[order] = widths * heights
+        return added
+    added = np.empty(len(front))
+    for i, point in enumerate(front):
+        others = np.maximum(np.delete(front, i, axis=0), point)  # what they share with the point
+        added[i] = np.prod(worst - point) - hypervolume(others, worst)
+    return added
+
+
 def hypervolume(points: np.ndarray, worst: np.ndarray) -> float:
-    """The volume between some points and the reference point, in slices along the last objective."""
+    """The volume between points and the reference point, in slices along the last objective."""
     points = points[(points < worst).all(axis=1)]
     if len(points) == 0:
         return 0.0
-    if points.shape[1] == 1:
-        return float(worst[0] - points.min())
+    if points.shape[1] == 2:
+        x, y = points[np.lexsort((points[:, 1], points[:, 0]))].T
+        lowest = np.minimum.accumulate(y)
+        widths = np.append(x[1:], worst[0]) - x
+        return float((widths * (worst[1] - lowest)).sum())
+    points = np.unique(points[pareto_ranks(points) == 0], axis=0)
     points = points[np.argsort(points[:, -1], kind="stable")]
-    ends = np.append(points[1:, -1], worst[-1])
-    heights = ends - points[:, -1]
-    return sum(
-        float(height) * hypervolume(points[: i + 1, :-1], worst[:-1])
-        for i, height in enumerate(heights)
-        if height > 0
-    )
+    depths = np.append(points[1:, -1], worst[-1]) - points[:, -1]
+    slices = [hypervolume(points[: i + 1, :-1], worst[:-1]) for i in range(len(points))]
+    return float(depths @ slices)
 
 
 def spread(front: np.ndarray, room: int) -> list[int]:
