@@ -4,12 +4,14 @@
     python benchmarks/early_stopping.py record digits --seed 1 --sampler random
     python benchmarks/early_stopping.py record short --seed 2 --sampler random    # 3 minutes
     python benchmarks/early_stopping.py replay    # each method, over all recordings
+    python benchmarks/early_stopping.py replay --registry ../optunahub-registry/package
 
 A recording has a row for each epoch of each trial's search, with what the trial would have reported
 if that epoch had been a rung, and a last row with the final results of the trial. A replay lets
 trials arrive as they would with some workers, takes every epoch to last equally long, and asks the
 same rule that a study asks; it ignores what was recorded after a stop. It cannot show which other
-trials a sampler would have suggested.
+trials a sampler would have suggested. With a clone of OptunaHub's registry, its multi_metric_pruner
+is asked, too.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Protocol
 
+import hub_pruners
 import numpy as np
 import optuna
 import pandas as pd
@@ -29,9 +32,8 @@ import typer
 
 from ofbnas.config import StudyConfig
 from ofbnas.config.study_file import load_study
-from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.study.cluster.sampling import StudySearch
-from ofbnas.study.cluster.stopping import rule_of
+from ofbnas.study.cluster.stopping import Rule, rule_of
 from ofbnas.study.images import data_of
 from ofbnas.study.parent import trained_parent, untrained_parent
 from ofbnas.study.trial import run_trial
@@ -50,12 +52,24 @@ SETTINGS = {
     "digits": ["sweep.n_trials=32"],
     "short": ["sweep.n_trials=48", "search.epochs=12", "search.distill=null", "finetune=null"],
 }
-METHODS = {
+MEDIAN = {"method": "median", "metric": "val_top1"}
+# What a study has as its early stopping, which also says the rungs.
+METHODS: dict[str, dict[str, Any] | None] = {
     "none": None,
     "front": {"method": "front"},
     "front, epsilon-net": {"method": "front", "ties": "epsilon_net"},
     "asha on val_top1": {"method": "asha", "metric": "val_top1"},
-    "median on val_top1": {"method": "median", "metric": "val_top1"},
+    "median on val_top1": MEDIAN,
+}
+# Pruners of OptunaHub at the rungs of these methods; the first two decide as `front` does.
+HUB = {
+    "pareto_front_pruner": {"method": "front"},
+    "pareto_front_pruner, epsilon-net": {"method": "front"},
+}
+# From a clone of the registry, with Optuna's defaults.
+MULTI_METRIC = {
+    "multi_metric_pruner, median": MEDIAN,
+    "multi_metric_pruner, best quarter": MEDIAN,
 }
 app = typer.Typer()
 
@@ -86,6 +100,30 @@ class Arrival(NamedTuple):
     rung: int
     place: int
     trial: int
+
+
+class Judge(Protocol):
+    """Decides at rungs."""
+
+    def promotes(self, earlier: Sequence[Reached], report: Reached) -> bool:
+        """Whether a trial continues, given what was reported before and what it reports now."""
+
+    def ended(self, trial: int, values: Mapping[str, float]) -> None:
+        """A trial has run to the end, with these results."""
+
+
+class OwnJudge:
+    """Asks the rule that a study of ours asks; without a rule every trial continues."""
+
+    def __init__(self, rule: Rule | None) -> None:
+        self.rule = rule
+
+    def promotes(self, earlier: Sequence[Reached], report: Reached) -> bool:
+        """Ask the rule."""
+        return self.rule is None or self.rule(earlier, report)
+
+    def ended(self, trial: int, values: Mapping[str, float]) -> None:
+        """Nothing: a rule looks at rungs alone."""
 
 
 class Recorder(Callback):
@@ -138,23 +176,29 @@ def record(
 
 
 @app.command()
-def replay(workers: Annotated[int, typer.Option(help="Concurrent trials.")] = 4) -> None:
+def replay(
+    workers: Annotated[int, typer.Option(help="Concurrent trials.")] = 4,
+    registry: Annotated[
+        Path | None, typer.Option(help="Folder package of a clone of optunahub-registry.")
+    ] = None,
+) -> None:
     """Print a Markdown table: each method on each recording, as recorded and in other orders."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     print(
         "| recording | method | trials to the end | epochs | hypervolume "
         "| in 20 other orders: epochs | hypervolume |"
     )
     print("|---|---|---|---|---|---|---|")
     for recording in recordings():
-        for method in METHODS:
+        for method in [*METHODS, *(MULTI_METRIC if registry else {})]:
             if method != "none":
-                print(replay_row(recording, method, workers))
+                print(replay_row(recording, method, workers, registry))
 
 
-def replay_row(recording: Recording, method: str, workers: int) -> str:
+def replay_row(recording: Recording, method: str, workers: int, registry: Path | None) -> str:
     """A row of the table: one method on one recording."""
     orders = [None, *range(20)]
-    replays = [recording.replayed(method, workers, order) for order in orders]
+    replays = [recording.replayed(method, workers, order, registry) for order in orders]
     epochs = [replayed.epochs / recording.epochs for replayed in replays]
     full = recording.share()
     volumes = [recording.share(replayed.ended) / full for replayed in replays]
@@ -200,22 +244,46 @@ class Recording:
         self.last = int(rows["epoch"].max())
         self.epochs = self.trials * self.last
 
-        parent = untrained_parent(study_of(self.study, None))
-        sizes = sizes_of(parent.axes)
-        macs = cost_of(parent.model, parent.axes, "macs").of(sizes)
-        params = cost_of(parent.model, parent.axes, "params").of(sizes)
-        self.parent = {"gmacs": macs / 1e9, "params": params}
+        self.parent = untrained_parent(study_of(self.study, None)).costs()
 
-    def replayed(self, method: str, workers: int = 4, order: int | None = None) -> Replayed:
+    def judge(self, method: str, study: StudyConfig, registry: Path | None) -> Judge:
+        """What decides at rungs.
+
+        Args:
+            method: A key of METHODS, HUB or MULTI_METRIC.
+            study: The study with its early stopping.
+            registry: A clone of OptunaHub's registry, for MULTI_METRIC.
+        """
+        if method in HUB:
+            reference = None if "epsilon" in method else (0.0, self.parent["gmacs"])
+            return hub_pruners.pareto_front(
+                study.first_rung(), reference, self.trials, study.objectives
+            )
+        if method in MULTI_METRIC:
+            assert registry is not None
+            base = optuna.pruners.MedianPruner()
+            if "quarter" in method:
+                base = optuna.pruners.PercentilePruner(25.0)
+            return hub_pruners.multi_metric(registry, base, self.trials, study.objectives)
+        return OwnJudge(None if METHODS[method] is None else rule_of(study, self.parent))
+
+    def replayed(
+        self,
+        method: str,
+        workers: int = 4,
+        order: int | None = None,
+        registry: Path | None = None,
+    ) -> Replayed:
         """The study with early stopping.
 
         Args:
-            method: A key of METHODS.
+            method: A key of METHODS, HUB or MULTI_METRIC.
             workers: Number of concurrent trials.
             order: Seed of another order in which trials start; by default the recorded one.
+            registry: As for `judge`.
         """
-        study = study_of(self.study, METHODS[method])
-        rule = None if METHODS[method] is None else rule_of(study, self.parent)
+        study = study_of(self.study, (METHODS | HUB | MULTI_METRIC)[method])
+        judge = self.judge(method, study, registry)
         rungs = [*study.rungs(study.search.epochs), self.last]
         waiting = iter(enumerate(self._order(order)))
         first = itertools.islice(waiting, workers)
@@ -230,7 +298,7 @@ class Recording:
             if epoch < self.last:
                 # Trials are numbered in the order of their starts, as a study numbers them.
                 report = Reached(now.place, epoch, self.values[now.trial, epoch])
-                promoted = rule is None or rule(reached, report)
+                promoted = judge.promotes(reached, report)
                 reached.append(report)
                 if promoted:
                     rung = now.rung + 1
@@ -239,6 +307,7 @@ class Recording:
                     continue
             else:
                 ended.append(now.trial)
+                judge.ended(now.place, self.values[now.trial, epoch])
 
             # The trial is over: its worker takes the next one.
             epochs += epoch

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left; the user's quota is used up
+# torch and safetensors raise errors of their own, without an errno.
+MESSAGES = ("No space left on device", "Disk quota exceeded")
 
 
 class InputError(ValueError):
@@ -58,3 +63,13 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an exception, or one of its causes, says that a disk is full."""
+    for cause in causes(error):
+        if getattr(cause, "errno", None) in FULL:
+            return True
+        if any(message in str(cause) for message in MESSAGES):
+            return True
+    return False

@@ -302,9 +302,12 @@ class StudyConfig(Section):
         stopping = self.sweep.early_stopping
         if stopping is None:
             return ()
+        return stopping.rungs(self.first_rung(), self.last_rung(epochs))
+
+    def last_rung(self, epochs: int) -> int:
+        """The last epoch of a search after which it makes sense to stop a trial."""
         # Without fine-tuning a trial ends with its search, so there is nothing to stop after that.
-        last = epochs - 1 if self.finetune is None else epochs
-        return stopping.rungs(self.first_rung(), last)
+        return epochs - 1 if self.finetune is None else epochs
 
     def first_rung(self) -> int:
         """The epoch of the first rung.

@@ -46,6 +46,15 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> StudyConfig:
     return _study(_File.read(shipped("studies").get(str(path), path)), settings)
 
 
+def as_study(given: StudyConfig | Path | str) -> StudyConfig:
+    """A study as it is, or that of a file, given by its path or the name of one of ours.
+
+    Raises:
+        InputError: There is no such file, or something in it is not allowed.
+    """
+    return given if isinstance(given, StudyConfig) else load_study(Path(given))
+
+
 def names_study(source: str) -> bool:
     """Whether a name is that of a study, a file or one that comes with ofbnas, and not of a model."""
     return source.endswith((".yaml", ".yml")) or source in shipped("studies")

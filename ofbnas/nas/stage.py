@@ -33,6 +33,26 @@ from ofbnas.training.mean import Mean
 from ofbnas.training.teacher import Teacher
 
 
+def settings_of(
+    config: SearchConfig,
+    seed: int,
+    axes: Sequence[Axis],
+    num_steps: int | None = None,
+    loss: str | None = None,
+) -> str:
+    """A search's settings as text: a checkpoint of one with others is refused.
+
+    Args:
+        config: Configuration of the search.
+        seed: Random seed.
+        axes: What is searched.
+        num_steps: Number of steps, if it does not follow from the configuration.
+        loss: Name of a user's own loss.
+    """
+    searched = [(axis.name, axis.size, axis.options) for axis in axes]
+    return repr((config, seed, searched, num_steps, loss))
+
+
 class Stage:
     """A network that shrinks, its budget, its losses, and the times of decisions.
 
@@ -86,8 +106,7 @@ class Stage:
         self.length = length_of(data, config)
         if num_steps is not None:
             self.length = self.length._replace(steps=num_steps)
-        searched = [(axis.name, axis.size, axis.options) for axis in axes]
-        self.settings = repr((config, seed, searched, num_steps, name_of(loss)))
+        self.settings = settings_of(config, seed, axes, num_steps, name_of(loss))
         self.phase_length = config.open_length(self.length)
         self.interval = max(1.0, config.decision_interval.of(self.phase_length))
 

@@ -28,6 +28,7 @@ from ofbnas.errors import InputError, one_line
 from ofbnas.files.cache import cache_folder
 from ofbnas.models.axes import Axis, Shares, Space, input_size
 from ofbnas.models.axes import axes as axes_of
+from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.models.create import create_parent, on_meta
 from ofbnas.models.state_dict import load_weights_
 from ofbnas.training.data import SIZES, Data
@@ -51,6 +52,13 @@ class Parent:
     model: nn.Module
     kwargs: Mapping[str, Any]
     axes: list[Axis]
+
+    def costs(self) -> dict[str, float]:
+        """What it costs at its full sizes: "gmacs" and "params"."""
+        sizes = sizes_of(self.axes)
+        macs = cost_of(self.model, self.axes, "macs").of(sizes)
+        params = cost_of(self.model, self.axes, "params").of(sizes)
+        return {"gmacs": macs / 1e9, "params": params}
 
 
 def untrained_parent(config: StudyConfig) -> Parent:

@@ -27,10 +27,17 @@ from ofbnas.models.time_cost import TimeCost
 from ofbnas.nas.budget import budget_of
 from ofbnas.nas.search import compress
 from ofbnas.study.images import data_of
-from ofbnas.study.parent import Parent, meta_parent, parent_with, untrained_parent
+from ofbnas.study.parent import (
+    Parent,
+    check_weights,
+    meta_parent,
+    parent_with,
+    untrained_parent,
+)
 from ofbnas.training import quality
 from ofbnas.training.data import Data, may_download
 from ofbnas.training.events import Callback
+from ofbnas.training.features import has_classifier
 
 # Bytes for each parameter of a search: weight, masked weight, gradient, two moments.
 BYTES_PER_PARAMETER = 20
@@ -113,6 +120,26 @@ def plan(config: StudyConfig, *, connect: bool = False) -> dict[str, Any]:
         "study_steps": (search_steps + finetune_steps) * config.sweep.n_trials,
         "memory_per_process_gb": memory(parent.model, config.search) / 1e9,
     }
+
+
+def check_study(config: StudyConfig) -> Parent:
+    """Check that trials of a study can run, before anything is spent.
+
+    Returns:
+        The parent, untrained.
+
+    Raises:
+        InputError: Parent or teacher have no weights, there is no classifier, or a budget is out of
+            reach.
+    """
+    parent = check_weights(config)
+    if not has_classifier(parent.model):
+        raise InputError(
+            f"model {config.model.name} has no classifier (num_classes 0), and a study compares "
+            "accuracies; ofbnas compress takes it"
+        )
+    check_budgets(config, parent.model, parent.axes)
+    return parent
 
 
 def requested_budgets(config: StudyConfig, between: int = 0) -> list[BudgetConfig]:

@@ -1,4 +1,4 @@
-"""What a result depends on besides its settings: versions of packages, and the commit."""
+"""What a result depends on: the study's settings, versions of packages, and the commit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ofbnas.config import StudyConfig
+from ofbnas.config.study_file import dump_study
 from ofbnas.errors import one_line
+from ofbnas.files import durable
 
 GIT_SECONDS = 5.0  # that git may take to report a commit
 log = logging.getLogger("ofbnas")
@@ -23,6 +26,13 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):  # a search alone needs neither optuna nor ray
             known[package] = version(package)
     return known
+
+
+def write_settings(config: StudyConfig, folder: Path) -> None:
+    """Write a study's resolved settings to its folder, as study.yaml."""
+    found = ", ".join(f"{name} {number}" for name, number in versions().items())
+    header = f"# The study as it was run, by {found}.\n"
+    durable.write(folder / "study.yaml", header + dump_study(config))
 
 
 @cache  # one process runs from one checkout

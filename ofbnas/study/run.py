@@ -23,11 +23,10 @@ import torch
 
 from ofbnas.config import StudyConfig
 from ofbnas.config.study_file import dump_study
-from ofbnas.errors import InputError, TransferError, causes
+from ofbnas.errors import InputError, TransferError, causes, is_full
 from ofbnas.files import durable
-from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.study.cluster.connection import connected, interrupts
-from ofbnas.study.cluster.disk import EarlyEnd, is_full
+from ofbnas.study.cluster.disk import EarlyEnd
 from ofbnas.study.cluster.node_checks import ready
 from ofbnas.study.cluster.placement import placement
 from ofbnas.study.cluster.ray_private import in_started_processes
@@ -38,9 +37,9 @@ from ofbnas.study.cluster.trial_events import TrialEvents, View
 from ofbnas.study.cluster.tune_import import tune
 from ofbnas.study.cluster.worker import REPORTS_PER_SECOND, log, log_to, trainable
 from ofbnas.study.images import data_of
-from ofbnas.study.parent import Parent, check_weights, trained_parent
-from ofbnas.study.plan import check_budgets
-from ofbnas.study.provenance import versions
+from ofbnas.study.parent import Parent, trained_parent
+from ofbnas.study.plan import check_study
+from ofbnas.study.provenance import write_settings
 from ofbnas.study.tuning.extend import changes
 from ofbnas.study.tuning.repair import repair
 from ofbnas.study.tuning.samplers import sampler_of
@@ -48,7 +47,6 @@ from ofbnas.study.tuning.storage import mend, readable
 from ofbnas.table import store
 from ofbnas.training.evaluation import evaluate
 from ofbnas.training.events import Callback, Phase
-from ofbnas.training.features import has_classifier
 from ofbnas.training.pretrain import check_room
 
 # A write may fail because the folder is just being removed, file by file: after this long,
@@ -101,13 +99,7 @@ def run_study(config: StudyConfig, folder: Path, view: View, address: str | None
     view.stage("settings and weights are checked")
     changes(config, folder)
     sampler_of(config.sweep, config.seed)
-    parent = check_weights(config)
-    if not has_classifier(parent.model):
-        raise InputError(
-            f"model {config.model.name} has no classifier (num_classes 0), and a study compares "
-            "accuracies; ofbnas compress takes it"
-        )
-    check_budgets(config, parent.model, parent.axes)
+    parent = check_study(config)
     view.stage("images are read")
     data = data_of(config)
 
@@ -147,7 +139,7 @@ def _run_locked(
     end = EarlyEnd(folder, search.storage, config.resources.disk_gb)
     for change in changed:
         log.info("%s: %s", folder, change)
-    durable.write(folder / "study.yaml", _header() + dump_study(config))
+    write_settings(config, folder)
     before = store.num_rows(folder)
     if before >= wanted:
         return _finished(search, before, wanted)
@@ -288,10 +280,7 @@ def _scheduler(config: StudyConfig, search: StudySearch, parent: Parent) -> Rung
     """What stops trials early; None where nothing does."""
     if config.sweep.early_stopping is None:
         return None
-    sizes = sizes_of(parent.axes)
-    macs = cost_of(parent.model, parent.axes, "macs").of(sizes)
-    params = cost_of(parent.model, parent.axes, "params").of(sizes)
-    return RungScheduler(config, search, {"gmacs": macs / 1e9, "params": params})
+    return RungScheduler(config, search, parent.costs())
 
 
 def _outcome(folder: Path, before: int, wanted: int) -> Outcome:
@@ -300,9 +289,3 @@ def _outcome(folder: Path, before: int, wanted: int) -> Outcome:
     failed = int((status == "failed").sum())
     pruned = int((status == "pruned").sum())
     return Outcome(before, len(status), failed, pruned, wanted)
-
-
-def _header() -> str:
-    """The comment at the top of a study's resolved settings."""
-    found = ", ".join(f"{name} {number}" for name, number in versions().items())
-    return f"# The study as it was run, by {found}.\n"

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ofbnas.config import StudyConfig
 from ofbnas.config.model import label_of
+from ofbnas.errors import one_line
 from ofbnas.files import durable
 from ofbnas.models.architecture import encode_sizes
 from ofbnas.models.axes import input_size
-from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.models.subnet import Subnet
 from ofbnas.nas.search import SearchResult, search
 from ofbnas.parallel import shard
@@ -39,6 +39,7 @@ from ofbnas.training.events import Callback
 from ofbnas.training.finetune import finetune
 from ofbnas.training.latency import latency
 
+MAX_REASON = 500  # characters of a reason in a row
 CHECKPOINTS = "checkpoints"  # in a study's folder, those of what is running
 
 
@@ -51,19 +52,26 @@ def run_trial(
     parent_state: Mapping[str, Tensor],
     callbacks: Sequence[Callback] = (),
     gpus: float | None = None,
+    *,
+    rungs: Collection[int] | None = None,
+    seed: int | None = None,
+    inherited: str | None = None,
 ) -> Row:
     """Search and fine-tune once with the swept values; write the subnet, the history and the row.
 
     Args:
         config: The study.
         params: Swept fields by dotted name, with this trial's values.
-        trial: Its number; the seed is the study's plus this.
+        trial: Its number.
         folder: The study's.
         data: On the device the trial runs on.
         parent_state: The trained parent's tensors.
         callbacks: Receive what happens; at the study's rungs, the metrics include the trial's
             "seconds".
         gpus: GPUs that the trial holds; by default one for each process on CUDA.
+        rungs: Epochs of its rungs; by default the study's.
+        seed: Its seed; by default the study's plus its number.
+        inherited: The row's column of that name.
 
     Returns:
         The row; with several processes, only that of the first one names the weights.
@@ -75,17 +83,22 @@ def run_trial(
     checkpoints = checkpoint_folder(folder, trial)
     clock = Clock(checkpoints / "seconds.pt")
     values = config.with_values(params)
+    if rungs is None:
+        rungs = config.rungs(values.search.epochs)
+    if seed is None:
+        seed = config.seed + trial
     stages = Stages(
         values,
         parent_with(values, parent_state, data.device),
         data,
-        config.seed + trial,
+        seed,
         checkpoints,
         callbacks=[clock, *callbacks],
     )
 
-    result = stages.search(config.rungs(values.search.epochs))
-    row = stages.finish(result, base_row(config, params, trial, "complete"), folder, clock, gpus)
+    result = stages.search(rungs)
+    before = base_row(config, params, trial, "complete", seed)
+    row = stages.finish(result, replace(before, inherited=inherited), folder, clock, gpus)
     if shard().rank == 0:
         drop_checkpoints(folder, trial)
     return row
@@ -217,15 +230,13 @@ def _subnet_columns(subnet: Subnet, parent: Parent, data: Data) -> dict[str, Any
 
 
 def _parent_columns(parent: Parent, data: Data) -> dict[str, Any]:
-    """The columns of a row about the parent, whose axes have their full sizes."""
-    sizes = sizes_of(parent.axes)
-    macs = cost_of(parent.model, parent.axes, "macs").of(sizes)
-    params = cost_of(parent.model, parent.axes, "params").of(sizes)
+    """The columns of a row about the parent."""
+    costs = parent.costs()
     return {
         "model_kwargs": json.dumps(dict(parent.kwargs), sort_keys=True),
         "image_size": input_size(parent.model)[1],
-        "parent_gmacs": macs / 1e9,
-        "parent_params": params,
+        "parent_gmacs": costs["gmacs"],
+        "parent_params": costs["params"],
         **quality.of_parent(parent.model, data),
     }
 
@@ -237,15 +248,21 @@ def device_name(device: torch.device) -> str:
     return platform.machine()
 
 
+def reason_of(error: Exception) -> str:
+    """What a row says of the exception that ended its trial."""
+    return f"{type(error).__name__}: {one_line(error, MAX_REASON)}"[:MAX_REASON]
+
+
 def write_failure(
     config: StudyConfig,
     params: Mapping[str, Any],
     trial: int,
     folder: Path,
     reason: str,
+    seed: int | None = None,
 ) -> None:
     """Write the row of a trial that failed."""
-    row = base_row(config, params, trial, "failed")
+    row = base_row(config, params, trial, "failed", seed)
     store.write_row(folder, replace(row, reason=reason, finished_at=datetime.now(UTC)))
     drop_checkpoints(folder, trial)
 
@@ -257,11 +274,12 @@ def write_pruned(
     folder: Path,
     reason: str,
     known: Mapping[str, Any],
+    seed: int | None = None,
 ) -> None:
     """Write the row of a pruned trial: stopped early, with the columns that are known by then."""
     budget = config.with_values(params).search.budget.model_dump(exclude_none=True)
     row = replace(
-        base_row(config, params, trial, "pruned"),
+        base_row(config, params, trial, "pruned", seed),
         reason=reason,
         budget=json.dumps(budget),
         finetune_epochs=0,
@@ -275,6 +293,13 @@ def write_pruned(
 def checkpoint_folder(folder: Path, trial: int) -> Path:
     """Where a running trial keeps its checkpoints."""
     return folder / CHECKPOINTS / f"trial-{trial:05d}"
+
+
+def take_checkpoints(folder: Path, earlier: int, trial: int) -> None:
+    """Give the checkpoints of an interrupted trial, if there are any, to one that goes on from it."""
+    checkpoints = checkpoint_folder(folder, earlier)
+    if checkpoints.is_dir():
+        checkpoints.replace(checkpoint_folder(folder, trial))
 
 
 def drop_checkpoints(folder: Path, trial: int) -> None:
@@ -294,8 +319,9 @@ def base_row(
     params: Mapping[str, Any],
     trial: int,
     status: str,
+    seed: int | None = None,
 ) -> Row:
-    """What is known of a trial before it runs."""
+    """What is known of a trial before it runs; its seed is by default the study's plus its number."""
     return Row(
         study=config.name,
         trial=trial,
@@ -305,7 +331,7 @@ def base_row(
         num_classes=config.data.num_classes,
         dataset=label_of(config.data),
         data=data_record(config),
-        seed=config.seed + trial,
+        seed=config.seed + trial if seed is None else seed,
         versions=json.dumps(versions()),
         git_commit=git_commit(),
         swept=params,

@@ -250,6 +250,14 @@ class Row:
     finetune: str | None = column(
         Kind.TEXT, "JSON: its settings, where they differ from the defaults.", json=True, **CARD
     )
+    inherited: str | None = column(
+        Kind.TEXT,
+        "JSON, of population-based training: for each epoch after which the trial went on from "
+        "another one's checkpoint, or with other values, that trial's number and the values until "
+        "then.",
+        json=True,
+        **CARD,
+    )
     finished_at: datetime | None = column(Kind.TIME, "When the trial ended.", **PAGE)
     swept: Mapping[str, Any] = field(default_factory=dict)
 

@@ -88,6 +88,22 @@ def load_checkpoint(
     return state
 
 
+def readdress(path: Path, was: str, now: str) -> None:
+    """Make the checkpoint of one run that of another, which goes on with other settings.
+
+    Args:
+        path: The checkpoint; a damaged one is set aside.
+        was: Settings of the run that wrote it.
+        now: Settings of the run that goes on.
+
+    Raises:
+        StaleCheckpointError: It belongs to a run with settings other than `was`.
+    """
+    state = load_checkpoint(path, was)
+    if state is not None:
+        save_checkpoint(path, state, now)
+
+
 def restart_if_stale(run: Callable[[], Result]) -> Result:
     """Run what resumes from a checkpoint; if that is stale, set it aside and start over.
 

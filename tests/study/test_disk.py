@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from test_sampling import config
 
 import ofbnas
-from ofbnas.errors import DiskFullError, FolderLostError
-from ofbnas.study.cluster.disk import EarlyEnd, is_full, size_of
+from ofbnas.errors import DiskFullError, FolderLostError, is_full
+from ofbnas.study.cluster.disk import EarlyEnd, size_of
 from ofbnas.study.run import _tune_folder
 from ofbnas.study.tuning.storage import mend
 from ofbnas.table import parquet

@@ -29,6 +29,7 @@ from ofbnas.nas.search import search
 from ofbnas.nas.stage import Stage
 from ofbnas.study.cluster.sampling import StudySearch
 from ofbnas.study.cluster.stopping import RungScheduler, rule_of
+from ofbnas.study.tuning.reports import reached
 from ofbnas.study.tuning.rungs import Reached, is_promoted
 from ofbnas.study.validate import validate
 from ofbnas.table.columns import KNOWN_AT_RUNGS
@@ -226,11 +227,11 @@ def test_rungs_outlive_the_driver_and_hold_each_trial_once(tmp_path):
     )
     _, again, scheduler = scheduled(tmp_path)
     assert [trial.state for trial in again.study.trials][1] == TrialState.PRUNED
-    assert [one.trial for one in again.reached()] == [0, 1]
+    assert [one.trial for one in reached(again.study)] == [0, 1]
     assert tell(scheduler, 0, 95) == "CONTINUE", (
         "it goes on from its checkpoint, and reaches the rung again"
     )
-    assert [(one.trial, one.epoch) for one in again.reached()] == [(0, 4), (1, 4)]
+    assert [(one.trial, one.epoch) for one in reached(again.study)] == [(0, 4), (1, 4)]
     assert tell(scheduler, 2, 94) == "CONTINUE", (
         "the second of three; were trial 0 counted twice, the third of four"
     )

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ofbnas.errors import DiskBudgetError, DiskFullError, FolderLostError, TransferError, causes
+from ofbnas.errors import DiskBudgetError, DiskFullError, FolderLostError, TransferError
 from ofbnas.study.cluster.shared_storage import SharedStorage
 from ofbnas.study.cluster.tune_import import tune
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left; the user's quota is used up
-# torch and safetensors raise errors of their own, without an errno.
-MESSAGES = ("No space left on device", "Disk quota exceeded")
 Reason = DiskFullError | FolderLostError | TransferError
 LOOK_EVERY = 5.0  # seconds between two measurements of the folder's size
-
-
-def is_full(error: BaseException | None) -> bool:
-    """Whether an exception, or one of its causes, says that a disk is full."""
-    for cause in causes(error):
-        if getattr(cause, "errno", None) in FULL:
-            return True
-        if any(message in str(cause) for message in MESSAGES):
-            return True
-    return False
 
 
 def size_of(folder: Path) -> int:

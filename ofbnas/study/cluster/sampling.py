@@ -20,14 +20,16 @@ from ofbnas.study.trial import drop_checkpoints, write_failure
 from ofbnas.study.tuning import optuna_private
 from ofbnas.study.tuning.owner import identity_of
 from ofbnas.study.tuning.points import draw
-from ofbnas.study.tuning.record import bring_in_line, find_study, values_of_row
-from ofbnas.study.tuning.rungs import Reached
+from ofbnas.study.tuning.record import (
+    bring_in_line,
+    find_study,
+    set_constraints_,
+    values_of_row,
+)
 from ofbnas.study.tuning.samplers import sampler_of
 from ofbnas.study.tuning.storage import storage_of
 from ofbnas.table import store
 from ofbnas.table.columns import Row
-
-RUNGS = "rungs"  # user attribute of a trial: the metrics it reported at each rung, by epoch
 
 
 def has_running(config: StudyConfig, folder: Path) -> bool:
@@ -131,25 +133,6 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
             download_results(self.folder, self.storage, trial)
         return store.read_row(self.folder, trial)
 
-    def reached(self) -> list[Reached]:
-        """What trials have reported at rungs, by trial and epoch."""
-        result = []
-        for trial in self.study.get_trials(deepcopy=False):
-            rungs = trial.user_attrs.get(RUNGS, {})
-            for epoch, values in rungs.items():
-                result.append(Reached(trial.number, int(epoch), values))
-        return result
-
-    def remember(self, reached: Reached) -> None:
-        """Record what a running trial reports at a rung.
-
-        It replaces an earlier report at the same rung, made by a process that was lost.
-        """
-        trial = self.study.get_trials(deepcopy=False)[reached.trial]
-        rungs = dict(trial.user_attrs.get(RUNGS, {}))
-        rungs[str(reached.epoch)] = dict(reached.values)
-        optuna_private.set_user_attribute(self.study, trial, RUNGS, rungs)
-
     def save(self, checkpoint_path: str) -> None:
         """Leave an empty snapshot: Optuna's storage has everything."""
         Path(checkpoint_path).touch()
@@ -166,8 +149,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray has no types
             # Constraints are set on a live trial, before `tell` makes it immutable.
             frozen = self.study.get_trials(deepcopy=False)[number]
             trial = optuna_private.resumed_trial(self.study, frozen)
-            for metric, bound in self.sweep.constraints.items():
-                trial.set_constraint(metric, bound.excess(values[metric]))
+            set_constraints_(trial, self.config, values)
             objectives = [values[metric] for metric in self.metric]
             self.study.tell(number, objectives)
 

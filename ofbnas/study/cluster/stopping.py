@@ -1,8 +1,6 @@
 """Early stopping: a scheduler for Ray Tune that asks a rule at each rung.
 
-It has no state of its own. What a trial reports at a rung is in Optuna's storage before anything is
-decided, so a study that was killed still knows its rungs, and a trial that reaches a rung again is
-counted once.
+It has no state of its own: what trials reported is in Optuna's storage.
 """
 
 from __future__ import annotations
@@ -13,14 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from ofbnas.config import StudyConfig
-from ofbnas.config.sweep import FrontStopping, MedianStopping, Objective
+from ofbnas.config.sweep import FrontStopping, MedianStopping
 from ofbnas.study.cluster.sampling import StudySearch
 from ofbnas.study.cluster.tune_import import ASHAScheduler, FIFOScheduler, MedianStoppingRule
-from ofbnas.study.trial import write_pruned
-from ofbnas.study.tuning.rungs import Reached, is_promoted
+from ofbnas.study.stopped import write_stopped
+from ofbnas.study.tuning.reports import before, remember
+from ofbnas.study.tuning.rungs import Reached, by_front
 from ofbnas.table.columns import KNOWN_AT_RUNGS
 
 # Whether a trial continues, given what trials reported at rungs before and what it reports now.
@@ -64,58 +61,22 @@ class RungScheduler(FIFOScheduler):  # type: ignore[misc]  # ray has no types
 
         values = {name: result[name] for name in KNOWN_AT_RUNGS}
         report = Reached(trial.config["trial"], result["epoch"], values)
-        earlier = [
-            other
-            for other in self.search.reached()
-            # A lost trial that runs again is not compared with its own first run.
-            if other.trial != report.trial or other.epoch < report.epoch
-        ]
-        self.search.remember(report)
+        earlier = before(self.search.study, report)
+        remember(self.search.study, report)
         if self.rule(earlier, report):
             return str(self.CONTINUE)
 
-        same_rung = [other for other in earlier if other.epoch == report.epoch]
-        at_rung = len(same_rung) + 1
-        self._write_row(trial.config["params"], report, at_rung, result["seconds"])
-        return str(self.STOP)
-
-    def _write_row(
-        self,
-        params: Mapping[str, Any],
-        report: Reached,
-        at_rung: int,
-        seconds: float,
-    ) -> None:
-        """Write the row of a trial that is stopped.
-
-        Args:
-            params: The trial's swept values.
-            report: What it reported at the rung.
-            at_rung: Number of trials that had reached the rung, this one included.
-            seconds: How long it ran.
-        """
-        metrics = ", ".join(
-            f"{name} {report.values[name]:.4g}"
-            for name in KNOWN_AT_RUNGS
-            if name in self.search.metric
-        )
-        known = {
-            "val_top1": report.values["val_top1"],
-            "search_epochs": report.epoch,
-            "seconds": seconds,
-            "gpu_hours": self.config.resources.gpus_per_trial * seconds / 3600,
-        }
-        for name, value in self.parent.items():
-            known[f"parent_{name}"] = value
-        rung = f"epoch {report.epoch}, which {at_rung} trials had reached"
-        write_pruned(
+        write_stopped(
             self.config,
-            params,
-            report.trial,
+            trial.config["params"],
             self.search.folder,
-            reason=f"stopped after {rung}, with {metrics}",
-            known=known,
+            report,
+            seconds=result["seconds"],
+            gpus=self.config.resources.gpus_per_trial,
+            parent=self.parent,
+            at_rung=sum(other.epoch == report.epoch for other in earlier) + 1,
         )
+        return str(self.STOP)
 
 
 def rule_of(config: StudyConfig, parent: Mapping[str, float]) -> Rule:
@@ -134,7 +95,7 @@ def rule_of(config: StudyConfig, parent: Mapping[str, float]) -> Rule:
         raise ValueError("this study has no early stopping")
     if isinstance(stopping, FrontStopping):
         largest = {"val_top1": 100.0, **parent}
-        return partial(_by_front, stopping, config.objectives, largest)
+        return partial(by_front, stopping, config.objectives, largest)
 
     modes = {objective.metric: objective.mode for objective in config.objectives}
     common = {
@@ -150,39 +111,6 @@ def rule_of(config: StudyConfig, parent: Mapping[str, float]) -> Rule:
     # ASHA counts its rungs by a logarithm of `max_t`, rounded down; with `max_t` just at the last
     # rung, a rounding error could lose that rung.
     return partial(_by_ray, lambda last: ASHAScheduler(max_t=last + 1, **halving, **common))
-
-
-def _by_front(
-    stopping: FrontStopping,
-    objectives: Sequence[Objective],
-    largest: Mapping[str, float],
-    earlier: Sequence[Reached],
-    report: Reached,
-) -> bool:
-    """Our own rule: successive halving by fronts.
-
-    Args:
-        stopping: Its settings.
-        objectives: The study's.
-        largest: Largest value of each metric; the smallest is 0.
-        earlier: What trials reported at rungs before.
-        report: What this trial reports.
-    """
-    rung = [other.values for other in earlier if other.epoch == report.epoch]
-    rung.append(report.values)
-    points = [[values[objective.metric] for objective in objectives] for values in rung]
-    maximise = [objective.mode == "max" for objective in objectives]
-    worst = [
-        0.0 if objective.mode == "max" else largest[objective.metric] for objective in objectives
-    ]
-    return is_promoted(
-        np.array(points),
-        len(rung) - 1,
-        maximise=maximise,
-        ref=worst,
-        eta=stopping.eta,
-        ties=stopping.ties,
-    )
 
 
 @dataclass(frozen=True)

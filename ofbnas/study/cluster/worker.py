@@ -16,8 +16,7 @@ import torch
 
 from ofbnas.config import StudyConfig
 from ofbnas.config.study_file import parse_study
-from ofbnas.errors import TransferError, WorkerLostError, one_line
-from ofbnas.study.cluster.disk import is_full
+from ofbnas.errors import TransferError, WorkerLostError, is_full
 from ofbnas.study.cluster.ranks import device_of, others
 from ofbnas.study.cluster.ray_import import ray
 from ofbnas.study.cluster.shared_storage import (
@@ -29,12 +28,11 @@ from ofbnas.study.cluster.shared_storage import (
 )
 from ofbnas.study.cluster.tune_import import tune
 from ofbnas.study.images import data_of
-from ofbnas.study.trial import run_trial, write_failure
+from ofbnas.study.trial import reason_of, run_trial, write_failure
 from ofbnas.table import store
 from ofbnas.training.events import Callback, Phase
 
 REPORTS_PER_SECOND = 50  # of all trials together, so that many trials do not keep the driver busy
-MAX_REASON = 500  # characters of a reason in a row
 log = logging.getLogger("ofbnas")
 
 
@@ -154,7 +152,7 @@ class _Upload(Callback):
 
 
 class _Reports(Callback):
-    """Reports a trial's progress to Tune."""
+    """Reports a trial's progress and its history to Tune."""
 
     def __init__(self, trial: int, interval: float) -> None:
         """Set up for one trial.
@@ -166,18 +164,26 @@ class _Reports(Callback):
         self.trial = trial
         self.interval = interval
         self.last = 0.0
+        self.records: list[Mapping[str, Any]] = []  # that are not reported yet
 
     def send(self, phase: str, epoch: int = 0, epochs: int = 0, **more: Any) -> None:
-        """Report at once."""
+        """Report at once, and with it the records that have come since the last report."""
+        records = self.records
+        self.records = []
         tune.report(
             {
                 "trial": self.trial,
                 "phase": phase,
                 "epoch": epoch,
                 "epochs": epochs,
+                "records": records,
                 **more,
             }
         )
+
+    def on_record(self, record: Mapping[str, Any]) -> None:
+        """Keep a record for the next report."""
+        self.records.append(record)
 
     def on_epoch(
         self,
@@ -238,8 +244,7 @@ def trainable(
         if not work.over():
             with work.opened() as working:
                 log.exception("trial %d failed", work.trial)
-                reason = f"{type(error).__name__}: {one_line(error, MAX_REASON)}"
-                work.fail(working, reason[:MAX_REASON])
+                work.fail(working, reason_of(error))
     reports.send("ended")
 
 

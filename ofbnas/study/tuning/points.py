@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import BaseTrial
 
 from ofbnas.config import ChoiceParam, IntParam, SweepConfig
+from ofbnas.config.ranges import Param
 
 _NOTHING = object()  # equal to no value of a swept field
 
@@ -25,6 +27,21 @@ def grid_points(sweep: SweepConfig, seed: int) -> list[dict[str, Any]]:
     return points
 
 
+def _is_met(param: Param, values: Mapping[str, Any]) -> bool:
+    """Whether a field is swept beside these values of the fields before it."""
+    # A field that was left out itself meets no condition.
+    return all(values.get(other, _NOTHING) == value for other, value in param.when.items())
+
+
+def without_unmet(values: Mapping[str, Any], sweep: SweepConfig) -> dict[str, Any]:
+    """Values without those of fields whose conditions are not met, for tuners without conditions."""
+    kept = dict(values)
+    for name, param in sweep.params.items():
+        if name in kept and not _is_met(param, kept):
+            del kept[name]
+    return kept
+
+
 def draw(trial: BaseTrial, sweep: SweepConfig) -> dict[str, Any]:
     """A trial's values of the swept fields whose conditions are met.
 
@@ -32,9 +49,7 @@ def draw(trial: BaseTrial, sweep: SweepConfig) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for name, param in sweep.params.items():
-        # A field that was left out itself meets no condition.
-        conditions = param.when.items()
-        if not all(values.get(other, _NOTHING) == value for other, value in conditions):
+        if not _is_met(param, values):
             continue
         if isinstance(param, ChoiceParam):
             values[name] = trial.suggest_categorical(name, param.choices)

@@ -131,6 +131,14 @@ def values_of_row(row: Row | None, config: StudyConfig) -> dict[str, float] | No
     return values
 
 
+def set_constraints_(
+    trial: optuna.Trial | FrozenTrial, config: StudyConfig, values: Mapping[str, float]
+) -> None:
+    """Tell Optuna how far a trial is from meeting the sweep's constraints; 0 or less meets one."""
+    for metric, bound in config.sweep.constraints.items():
+        trial.set_constraint(metric, bound.excess(values[metric]))
+
+
 def _rewritten(
     trial: FrozenTrial,
     config: StudyConfig,
@@ -174,8 +182,7 @@ def _rewritten(
     if state.is_finished():
         rewritten.datetime_complete = trial.datetime_complete
     if completed is not None:
-        for metric, bound in config.sweep.constraints.items():
-            rewritten.set_constraint(metric, bound.excess(completed[metric]))
+        set_constraints_(rewritten, config, completed)
     return rewritten
 
 

@@ -16,6 +16,8 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
+from ofbnas.config.sweep import FrontStopping, Objective
+
 Points = NDArray[np.float64]
 
 
@@ -32,6 +34,39 @@ class Reached:
     trial: int
     epoch: int
     values: Mapping[str, float]
+
+
+def by_front(
+    stopping: FrontStopping,
+    objectives: Sequence[Objective],
+    largest: Mapping[str, float],
+    earlier: Sequence[Reached],
+    report: Reached,
+) -> bool:
+    """Whether a trial continues: successive halving by fronts, with a study's settings.
+
+    Args:
+        stopping: Its settings.
+        objectives: The study's.
+        largest: Largest value of each metric; the smallest is 0.
+        earlier: What trials reported at rungs before.
+        report: What this trial reports.
+    """
+    rung = [other.values for other in earlier if other.epoch == report.epoch]
+    rung.append(report.values)
+    points = [[values[objective.metric] for objective in objectives] for values in rung]
+    maximise = [objective.mode == "max" for objective in objectives]
+    worst = [
+        0.0 if objective.mode == "max" else largest[objective.metric] for objective in objectives
+    ]
+    return is_promoted(
+        np.array(points),
+        len(rung) - 1,
+        maximise=maximise,
+        ref=worst,
+        eta=stopping.eta,
+        ties=stopping.ties,
+    )
 
 
 def is_promoted(

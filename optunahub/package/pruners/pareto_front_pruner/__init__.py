@@ -1,0 +1,4 @@
+from ._pruner import ParetoFrontPruner
+
+
+__all__ = ["ParetoFrontPruner"]
