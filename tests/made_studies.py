@@ -17,7 +17,7 @@ from ofbnas.models.architecture import encode_sizes
 from ofbnas.study.report import contents, study_of, write_page
 from ofbnas.study.tuning.journal import read_journal
 from ofbnas.study.tuning.storage import storage_of
-from ofbnas.table.store import write_history
+from ofbnas.table.history import write_history
 
 NAN = "NotFiniteError: the loss became NaN in search, step 12"
 HOSTILE = "</script ><script >document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\">"
@@ -131,7 +131,7 @@ def decisions_of(family: str = "vit", share: float = 0.5, num: int = 8) -> list[
 def add(folder: Path, row: dict[str, Any], family: str = "vit") -> None:
     """A trial's files; a failed one has no history."""
     if row["status"] == "complete":
-        write_history(folder, row["trial"], decisions_of(family))
+        write_history(folder, row["trial"], decisions_of(family), study="digits")
     write_row(folder, row)
 
 

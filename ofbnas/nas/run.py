@@ -31,7 +31,7 @@ from ofbnas.training.data import Data
 from ofbnas.training.features import has_classifier
 from ofbnas.training.loop import Losses, Run
 from ofbnas.training.mean import Mean
-from ofbnas.training.quality import on_validation
+from ofbnas.training.quality import of_epoch, on_validation
 from ofbnas.training.recipe import Optimizers
 from ofbnas.training.teacher import Teacher
 
@@ -46,7 +46,6 @@ class SearchRun(Run):
         constraint: The budget.
         phase_length: Length of the part of the run in which options are open.
         forced: Number of axes that were still open when all had to be decided.
-        history: One record per decision interval.
     """
 
     config: SearchConfig
@@ -103,7 +102,6 @@ class SearchRun(Run):
         self.until_decision = self.interval
         self.interval_losses = Mean()
         self.forced = 0
-        self.history: list[dict[str, Any]] = []
 
         # What `accumulate` leaves for `losses` and `after_step` of the same step.
         self._was_open = False
@@ -183,7 +181,7 @@ class SearchRun(Run):
         self,
         position: Position,
         losses: Losses,
-    ) -> Sequence[Mapping[str, Any]]:
+    ) -> Sequence[dict[str, Any]]:
         """Update the average of the weights; decide and shrink after each decision interval."""
         self.network.update_average(position.step)
         self.interval_losses.add(losses)
@@ -198,8 +196,7 @@ class SearchRun(Run):
             # An interval need not be a whole number of steps: what is left over goes to the next.
             self.until_decision += self.interval
             means = self.interval_losses.take(f"search, step {num_steps}")
-            self.history.append(self._record(position, means))
-            records = self.history[-1:]
+            records.append(self._record(position, means))
             self._agree()
             alive = self.constraint.survivors(self.supernet)
             self.network.keep_options(alive)
@@ -211,6 +208,10 @@ class SearchRun(Run):
             units = refined(self.network.units, self.constraint.budget, *start)
             self.network.restart(units, self.parent, self.data, self.seed)
         return records
+
+    def validation(self) -> dict[str, float]:
+        """How good the network is on the validation images, with its masks fused."""
+        return of_epoch(self.network.fused(), self.data)
 
     def projected_metrics(self) -> dict[str, float]:
         """Projected final metrics, by the table's columns, as if the network were finished now."""
@@ -226,23 +227,19 @@ class SearchRun(Run):
         """Plain tensors and values, from which `load_state` restores the search."""
         return {
             "network": self.network.state(),
-            "epoch": self.epoch,
             "multiplier": self.constraint.multiplier,
             "until_decision": self.until_decision,
             "interval_losses": self.interval_losses.state(),
             "forced": self.forced,
-            "history": self.history,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore `state` in a search that has just been made, with the same arguments."""
         self.network.load_state(state["network"])
-        self.epoch = state["epoch"]
         self.constraint.multiplier = state["multiplier"]
         self.until_decision = state["until_decision"]
         self.interval_losses.load_state(state["interval_losses"])
         self.forced = state["forced"]
-        self.history = list(state["history"])
 
     def _hide(self, parts: Parts, step: int) -> list[Tensor | None]:
         """Patches to hide in each part, [images, hidden]; None where none are.
@@ -338,6 +335,8 @@ class SearchRun(Run):
         if self.supernet.pmim is not None:
             mask_ratio = config.pmim.hidden_share(position.step, self.phase_length)
         return {
+            "kind": "decision",
+            "phase": self.phase,
             "epoch": position.epoch + 1,
             "step": position.step + 1,
             **means,

@@ -39,6 +39,8 @@ class SearchResult:
             together.
         history: One record per decision interval: losses, schedules, expected cost and the options
             left on each axis.
+        epochs: One record per epoch: losses, learning rate, and accuracy and loss on the validation
+            images; empty without training.
     """
 
     subnet: Subnet
@@ -47,6 +49,7 @@ class SearchResult:
     note: str | None
     forced: int
     history: list[dict[str, Any]] = field(repr=False)
+    epochs: list[dict[str, Any]] = field(repr=False)
 
 
 def search(
@@ -72,7 +75,8 @@ def search(
 
     Args:
         model: The trained parent, on the data's device; it is not changed.
-        data: The data set. Its training split is used, and at rungs the validation split.
+        data: The data set. It learns from the training split; the validation split is looked at
+            after epochs and at rungs.
         config: Configuration of the search.
         name: timm's name of the parent, for the record of what was found.
         kwargs: The arguments of timm.create_model that the parent was made with.
@@ -184,5 +188,6 @@ def _result(
         params=costs["params"].of(sizes),
         note=note,
         forced=forced,
-        history=list(history),
+        history=[record for record in history if record["kind"] == "decision"],
+        epochs=[record for record in history if record["kind"] == "epoch"],
     )

@@ -34,7 +34,8 @@ from ofbnas.models.architecture import encode_sizes
 from ofbnas.study.report import contents, page, stamp, study_of, write_page
 from ofbnas.study.tuning.journal import MIN_TRIALS, importance, read_journal
 from ofbnas.table.front import front
-from ofbnas.table.store import read_table, write_history
+from ofbnas.table.history import write_history
+from ofbnas.table.store import read_table
 
 
 def told(folder: Path) -> dict:
@@ -116,7 +117,7 @@ def test_rows_of_another_model_are_not_drawn_together(tmp_path):
 def test_a_history_of_another_model_does_not_give_the_parents_sizes(tmp_path):
     begin(tmp_path)
     write_row(tmp_path, row_of(0))
-    write_history(tmp_path, 0, decisions_of("swin"))
+    write_history(tmp_path, 0, decisions_of("swin"), study="digits")
     assert told(tmp_path)["sizes"]["parent"] is False
 
 
@@ -142,7 +143,7 @@ def test_histories_come_as_columns_and_without_what_is_no_number(tmp_path):
     begin(tmp_path)
     decisions = decisions_of()
     decisions[2]["task"], decisions[3]["task"] = float("nan"), None
-    write_history(tmp_path, 4, decisions)
+    write_history(tmp_path, 4, decisions, study="digits")
     found = told(tmp_path)["history"]["4"]
     assert found["step"] == [6, 12, 18, 24, 30, 36, 42, 48]
     assert found["task"][2:4] == [None, None] and found["task"][0] == 1.5
@@ -269,7 +270,7 @@ def test_what_changes_a_study_changes_its_stamp(tmp_path):
     stamps = [stamp(tmp_path)]
     write_row(tmp_path, row_of(0))
     stamps.append(stamp(tmp_path))
-    write_history(tmp_path, 0, decisions_of())
+    write_history(tmp_path, 0, decisions_of(), study="digits")
     stamps.append(stamp(tmp_path))
     journal_of(tmp_path, [])
     stamps.append(stamp(tmp_path))
@@ -332,7 +333,7 @@ def test_a_history_without_its_columns_is_refused(tmp_path):
     from pyarrow import parquet
 
     begin(tmp_path)
-    file = write_history(tmp_path, 0, decisions_of())
+    file = write_history(tmp_path, 0, decisions_of(), study="digits")
     parquet.write_table(parquet.read_table(file).drop_columns(["axes"]), file)
     with pytest.raises(InputError, match="lacks the columns axes"):
         told(tmp_path)

@@ -74,6 +74,10 @@ _RULES = (
         "finetune.epochs", When.BETWEEN_TRIALS, "the column finetune_epochs tells trials apart"
     ),
     ChangeRule("latency", When.BETWEEN_TRIALS, "the column latency_device tells trials apart"),
+    *(
+        ChangeRule(f"{section}.evaluate_every", When.ANY_TIME, "looking at accuracy changes none")
+        for section in ("pretrain", "search", "finetune")
+    ),
     ChangeRule("name", When.NEVER, "rows and Optuna's study are recorded under the name"),
     ChangeRule("seed", When.NEVER, "the parent and each trial's seed follow from it"),
     ChangeRule("model", When.NEVER, "all trials share one parent"),
