@@ -128,10 +128,29 @@ def decisions_of(family: str = "vit", share: float = 0.5, num: int = 8) -> list[
     return records
 
 
+def epochs_of(num: int = 8) -> list[dict[str, Any]]:
+    """A history of epochs: three in four are of the search, the others of the fine-tuning."""
+    searched = 3 * num // 4
+    records = []
+    for index in range(num):
+        done = index / (num - 1)
+        phase = "search" if index < searched else "finetune"
+        records.append(
+            {
+                "kind": "epoch", "phase": phase, "epoch": 1 + index - (0 if phase == "search" else searched),
+                "step": 12 * (index + 1), "task": 2 - 1.5 * done, "lr": 1e-3 * (1 - 0.9 * done),
+                "val_top1": 60 + 38 * done, "val_loss": 1.4 - 1.3 * done,
+                **({"reconstruction": 0.6 - 0.1 * done} if phase == "search" else {}),
+            }
+        )  # fmt: skip
+    return records
+
+
 def add(folder: Path, row: dict[str, Any], family: str = "vit") -> None:
     """A trial's files; a failed one has no history."""
     if row["status"] == "complete":
-        write_history(folder, row["trial"], decisions_of(family), study="digits")
+        records = [*decisions_of(family), *epochs_of()]
+        write_history(folder, row["trial"], records, study="digits")
     write_row(folder, row)
 
 

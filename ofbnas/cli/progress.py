@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ofbnas.cli.curves import accuracy_curve, facts
 from ofbnas.cli.output import cell, plain, say
 from ofbnas.training.events import Callback, Phase
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ofbnas.config import StudyConfig
 
 FRONT_ROWS = 8  # how many points of the front the live view shows
+RUNNING_ROWS = 8  # how many running trials it shows
 FRONT_COLUMNS = ["arch_id", "gmacs", "params", "val_top1", "top1"]
 
 
@@ -38,9 +40,16 @@ def view_of(config: StudyConfig, folder: Path, *, plain: bool) -> PlainView:
 class EpochLines(Callback):
     """One line for each epoch, for a search without Ray."""
 
+    def __init__(self) -> None:
+        self.record: Mapping[str, Any] = {}
+
+    def on_record(self, record: Mapping[str, Any]) -> None:
+        """Keep what was measured of an epoch."""
+        self.record = record
+
     def on_epoch(self, phase: Phase, epoch: int, epochs: int, losses: Mapping[str, float]) -> None:
         """Print an epoch."""
-        say(f"{phase}: epoch {epoch} of {epochs}", err=True)
+        say(f"{phase}: epoch {epoch} of {epochs}: {facts(self.record)}", err=True)
 
 
 class PlainView:
@@ -86,9 +95,19 @@ class PlainView:
         """A trial has started."""
         self.running[trial] = "starts"
 
-    def progress(self, trial: int, phase: str, epoch: int, epochs: int) -> None:
+    def progress(
+        self,
+        trial: int,
+        phase: str,
+        epoch: int,
+        epochs: int,
+        history: Sequence[Mapping[str, Any]],
+    ) -> None:
         """A trial is in another epoch."""
-        self.running[trial] = f"{phase} {epoch}/{epochs}"
+        words = [f"{phase} {epoch}/{epochs}", accuracy_curve(history)]
+        if history:
+            words.append(facts(history[-1]))
+        self.running[trial] = "  ".join(filter(None, words))
 
     def again(self, trial: int, reason: str) -> None:
         """A trial was lost, and will be restarted."""
@@ -110,6 +129,10 @@ class PlainView:
             result = f"top1 {row.top1:.2f}, {row.gmacs:.4g} GMACs, {row.arch_id}"
         count = f"{self.done} of {self.wanted}"
         self.say(f"trial {trial}: {result} ({count}, {self.time_left()})")
+
+    def warn(self, line: str) -> None:
+        """Something went wrong that does not end the study."""
+        self.say(f"warning: {line}")
 
     def time_left(self) -> str:
         """The time left, estimated from the trials of this run."""
@@ -198,7 +221,10 @@ class LiveView(PlainView):
         states = []
         for trial, state in sorted(self.running.items()):
             states.append(f"trial {trial}: {state}")
-        running = Text("   ".join(states) or "waiting for Ray", style="dim")
+        left_out = len(states) - RUNNING_ROWS
+        if left_out > 0:
+            states[RUNNING_ROWS:] = [f"and {left_out} more"]
+        running = Text("\n".join(states) or "waiting for Ray", style="dim", no_wrap=True)
         return Group(head, grid, running, self._front_table())
 
     def _front_table(self) -> RenderableType:

@@ -41,6 +41,7 @@ from ofbnas.study.images import data_of
 from ofbnas.study.parent import Parent, check_weights, trained_parent
 from ofbnas.study.plan import check_budgets
 from ofbnas.study.provenance import versions
+from ofbnas.study.trackers.mirror import Mirror, check_trackers
 from ofbnas.study.tuning.extend import changes
 from ofbnas.study.tuning.repair import repair
 from ofbnas.study.tuning.samplers import sampler_of
@@ -100,6 +101,7 @@ def run_study(config: StudyConfig, folder: Path, view: View, address: str | None
     # Everything that can be refused is refused before anything is spent.
     changes(config, folder)
     sampler_of(config.sweep, config.seed)
+    check_trackers(config)
     parent = check_weights(config)
     if not has_classifier(parent.model):
         raise InputError(
@@ -154,9 +156,13 @@ def _run_locked(
     end.check(before, wanted)
     check_room(folder, untrained.model, "give --output a folder on another disk")
     with connected(address), interrupts(), _tune_folder(folder) as tune_folder:
-        tuner = _tuner(config, search, end, data, view, tune_folder, joined=address is not None)
+        mirror = Mirror(config, folder, search.study, view.warn)
+        tuner = _tuner(
+            config, search, end, data, view, mirror, tune_folder, joined=address is not None
+        )
         with in_started_processes() if address is None else nullcontext():
             _fit(tuner, end, folder)
+        mirror.close()
     end.is_gone()
     end.check(store.num_rows(folder), wanted)
     return _finished(search, before, wanted)
@@ -168,6 +174,7 @@ def _tuner(
     end: EarlyEnd,
     data: Any,
     view: View,
+    mirror: Mirror,
     tune_folder: str,
     *,
     joined: bool,
@@ -180,6 +187,7 @@ def _tuner(
         end: Ends the study early where the disk is full or the storage is lost.
         data: The study's images.
         view: Shows what happens.
+        mirror: Passes it on to trackers.
         tune_folder: For Tune's own files.
         joined: Whether this process joined a cluster that was running.
     """
@@ -215,7 +223,7 @@ def _tuner(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=config.resources.max_failures),
             stop=end,
-            callbacks=[TrialEvents(config, search, end, view)],
+            callbacks=[TrialEvents(config, search, end, view, mirror)],
         ),
     )
 

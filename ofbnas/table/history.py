@@ -25,7 +25,7 @@ from ofbnas.table.store import to_frame
 if TYPE_CHECKING:
     import pandas as pd
 
-REQUIRED = [field.name for field in HISTORY_SCHEMA if not field.nullable]
+REQUIRED = [*(field.name for field in HISTORY_SCHEMA if not field.nullable), "axes"]
 # By name, a search comes after its fine-tuning, and a decision before the epoch that it ends.
 ORDER = [
     ("trial", "ascending"),
@@ -102,7 +102,13 @@ def history_arrow(source: Path) -> pa.Table | None:
     parts = [parquet.read(file, required=REQUIRED) for file in files]
     table = pa.concat_tables(parts, promote_options="permissive")
     for name, value in BEFORE.items():
-        table = _filled(table, name, value)
+        try:
+            table = _filled(table, name, value)
+        except pa.ArrowException:
+            given = table.schema.field(name).type
+            raise InputError(
+                f"{source}: column {name} of its histories is {given}, expected text"
+            ) from None
     return table
 
 

@@ -144,7 +144,7 @@ def test_histories_come_as_columns_and_without_what_is_no_number(tmp_path):
     decisions = decisions_of()
     decisions[2]["task"], decisions[3]["task"] = float("nan"), None
     write_history(tmp_path, 4, decisions, study="digits")
-    found = told(tmp_path)["history"]["4"]
+    found = told(tmp_path)["decisions"]["4"]
     assert found["step"] == [6, 12, 18, 24, 30, 36, 42, 48]
     assert found["task"][2:4] == [None, None] and found["task"][0] == 1.5
     assert found["options"][0] == [decision["axes"][0]["options"] for decision in decisions]
@@ -314,7 +314,7 @@ def test_mistakes_are_reported_in_one_line(tmp_path):
     (damaged / "history").mkdir()
     (damaged / "history" / "trial-00000.parquet").write_text("no parquet")
     for args, message in (
-        ([tmp_path], "is not a study's folder"),
+        ([tmp_path], "holds no architecture table"),
         ([study, "--port", "8000"], "--port 8000: a page that is written has no port"),
         (
             [study, "--serve", "--out", "x.html"],

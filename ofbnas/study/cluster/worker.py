@@ -154,7 +154,7 @@ class _Upload(Callback):
 
 
 class _Reports(Callback):
-    """Reports a trial's progress to Tune."""
+    """Reports a trial's progress and its history to Tune."""
 
     def __init__(self, trial: int, interval: float) -> None:
         """Set up for one trial.
@@ -166,18 +166,26 @@ class _Reports(Callback):
         self.trial = trial
         self.interval = interval
         self.last = 0.0
+        self.records: list[Mapping[str, Any]] = []  # that are not reported yet
 
     def send(self, phase: str, epoch: int = 0, epochs: int = 0, **more: Any) -> None:
-        """Report at once."""
+        """Report at once, and with it the records that have come since the last report."""
+        records = self.records
+        self.records = []
         tune.report(
             {
                 "trial": self.trial,
                 "phase": phase,
                 "epoch": epoch,
                 "epochs": epochs,
+                "records": records,
                 **more,
             }
         )
+
+    def on_record(self, record: Mapping[str, Any]) -> None:
+        """Keep a record for the next report."""
+        self.records.append(record)
 
     def on_epoch(
         self,

@@ -20,6 +20,7 @@ SCRIPTS = (
     "front",
     "architecture",
     "sweep",
+    "epochs",
     "history",
     "costs",
     "trials",

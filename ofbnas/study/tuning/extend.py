@@ -64,6 +64,7 @@ _RULES = (
         "rows have every column, so all trials are reported to Optuna again",
     ),
     ChangeRule("sweep.storage", When.ANY_TIME, "a database may move, with the study in it"),
+    ChangeRule("sweep.trackers", When.ANY_TIME, "they only look on"),
     ChangeRule("resources", When.ANY_TIME, "a trial's result does not depend on what Ray gives it"),
     ChangeRule(
         "sweep.params", When.BETWEEN_TRIALS, "ranges may change as long as all trials lie in them"

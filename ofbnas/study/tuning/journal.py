@@ -33,6 +33,10 @@ MAX_BYTES = 64 * 2**20
 MAX_TRIALS = 10_000
 MAX_RECORDS_OF_A_TRIAL = 1_000
 
+WITHOUT_STUDY = (
+    "This table has no study.yaml, so objectives, ranges of swept fields and hyper-parameter "
+    "importances are left out."
+)
 LEFT_OUT = (
     "Optuna's study is kept in sweep.storage, outside of this folder, which was not opened: "
     "running trials and hyper-parameter importances are left out; "
@@ -83,6 +87,12 @@ def read_journal(
     return {"running": running, "importance": importances, "left_out": None}
 
 
+def no_journal() -> dict[str, Any]:
+    """What `read_journal` would give of a table without a study."""
+    importances = _importance(None, 0, {}, WITHOUT_STUDY)
+    return {"running": [], "importance": importances, "left_out": WITHOUT_STUDY}
+
+
 def importance(study: optuna.Study | None, config: StudyConfig) -> dict[str, Any]:
     """How much of the first objective's variance each swept field explains, by Optuna's fANOVA.
 
@@ -122,7 +132,7 @@ def importance(study: optuna.Study | None, config: StudyConfig) -> dict[str, Any
 
 
 def _importance(
-    config: StudyConfig,
+    config: StudyConfig | None,
     trials: int,
     shares: dict[str, float],
     why_not: str | None,
@@ -130,7 +140,7 @@ def _importance(
     """The result of `importance`."""
     return {
         "evaluator": EVALUATOR,
-        "objective": config.objectives[0].metric,
+        "objective": None if config is None else config.objectives[0].metric,
         "trials": trials,
         "shares": shares,
         "why_not": why_not,
