@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Tag, model_validator
@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Discriminator, Tag, model_validator
 from ofbnas.config.section import Section, repeated
 
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "optuna_dashboard"]
+NAMES: tuple[TrackerName, ...] = get_args(TrackerName)
 
 
 def _without_credentials(uri: str) -> str:
@@ -92,11 +93,14 @@ def options_of(trackers: list[Tracker]) -> dict[TrackerName, Options]:
     Raises:
         ValueError: One is there twice.
     """
-    found = []
+    found: list[tuple[TrackerName, Options]] = []
     for tracker in trackers:
         if isinstance(tracker, str):
             tracker = TrackerConfig.model_validate({tracker: {}})
-        found += [(name, options) for name, options in tracker if options is not None]
+        for name in NAMES:
+            options = getattr(tracker, name)
+            if options is not None:
+                found.append((name, options))
     twice = repeated(name for name, _ in found)
     if twice:
         raise ValueError(f"trackers has {twice[0]} twice")

@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib.image
 from tensorboardX import SummaryWriter
+from tensorboardX.summary import hparams
 
 from ofbnas.config.trackers import TensorBoardConfig
 from ofbnas.study.trackers.tracker import Tracker, description_of, metrics_of
@@ -50,7 +51,12 @@ class TensorBoard(Tracker):
         writer = self.writers.pop(row.trial)
         writer.add_text("trial", description_of(row))
         params = dict(self.params.pop(row.trial)) | {"status": row.status}
-        writer.add_hparams(params, metrics_of(row), name=".")
+        metrics = metrics_of(row)
+        # Not `add_hparams`, which opens a second file of the same name where it is the same second.
+        for summary in hparams(params, metrics):
+            writer.file_writer.add_summary(summary)
+        for name, value in metrics.items():
+            writer.add_scalar(name, value)
         writer.close()
 
     def picture(self, name: str, file: Path) -> None:
