@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 import torch
+from commands import ofbnas
 from conftest import DIGITS, ROOT, make
 from events import Killed, Recorder
 from made_studies import decisions_of, epochs_of
@@ -132,6 +135,20 @@ def test_every_so_many_epochs_and_the_last_one_are_looked_at(data, every):
         accuracy = evaluate(model, data.val)
         assert records[-1]["val_top1"] == accuracy.top1
         assert records[-1]["val_loss"] == pytest.approx(accuracy.loss)
+
+
+def test_every_command_takes_the_folder_of_a_search(whole, tmp_path):
+    folder, row = whole
+    evaluated = json.loads(ofbnas("evaluate", folder, "--json").stdout)
+    assert evaluated["top1"] == evaluated["recorded_top1"] == row.top1
+    listed = json.loads(ofbnas("arch", "list", folder, "--json").stdout)
+    assert [one["arch_id"] for one in listed] == [row.arch_id]
+    shown = json.loads(ofbnas("arch", "show", folder, "--arch", row.arch_id, "--json").stdout)
+    assert shown["val_top1"] == row.val_top1
+    assert len(json.loads(ofbnas("front", "show", folder, "--json").stdout)["front"]) == 1
+    reported = ofbnas("study", "report", folder, "--out", tmp_path / "page.html")
+    assert reported.returncode == 0 and "has no study.yaml" in reported.stderr
+    assert row.arch_id in (tmp_path / "page.html").read_text()
 
 
 def test_a_history_of_before_has_decisions_of_a_search():

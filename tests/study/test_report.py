@@ -11,14 +11,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import optuna
+import pandas as pd
 import pytest
 from commands import ofbnas
-from conftest import DIGITS
+from conftest import DIGITS, ROOT
 from made_studies import (
     PARENTS,
     add,
     begin,
     decisions_of,
+    epochs_of,
     failed_row,
     finished,
     journal_of,
@@ -32,10 +34,11 @@ from ofbnas.config.study_file import load_study
 from ofbnas.errors import InputError
 from ofbnas.models.architecture import encode_sizes
 from ofbnas.study.report import contents, page, stamp, study_of, write_page
-from ofbnas.study.tuning.journal import MIN_TRIALS, importance, read_journal
+from ofbnas.study.report.history import MAX_EPOCHS
+from ofbnas.study.tuning.journal import MIN_TRIALS, importance, no_journal, read_journal
 from ofbnas.table.front import front
 from ofbnas.table.history import write_history
-from ofbnas.table.store import read_table
+from ofbnas.table.store import read_table, write_table
 
 
 def told(folder: Path) -> dict:
@@ -343,3 +346,47 @@ def test_files_are_written_as_text_of_one_encoding(tmp_path):
     add(begin(tmp_path / "study"), row_of(0, budget_note="\u00e4 \u2014 \u6f22"))
     write_page(told(tmp_path / "study"), tmp_path / "page.html")
     assert "\\u6f22" in (tmp_path / "page.html").read_bytes().decode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("digits", "has no study.yaml"),
+        ("published.parquet", "of several parents"),
+        ("digits/architectures.parquet", "has no study.yaml"),
+    ],
+)
+def test_any_table_has_a_page_which_says_what_is_missing(tmp_path, table, said):
+    source = ROOT / "studies" / "tables" / table
+    done = ofbnas("study", "report", source, "--out", tmp_path / "page.html")
+    assert done.returncode == 0 and said in done.stderr
+    scripts = Scripts()
+    scripts.feed((tmp_path / "page.html").read_text())
+    shown = json.loads(scripts.texts[0])
+    assert len(shown["trials"]) == len(read_table(source)) and shown["study"]["finished"]
+    assert said in shown["left_out"]
+    assert bool(shown["decisions"]) == ("digits" in table)
+
+
+def test_trials_of_several_tables_are_numbered_anew(tmp_path):
+    tables = [read_table(finished(tmp_path / name, num=4)) for name in ("a", "b")]
+    together = pd.concat(
+        [table.assign(study=name) for table, name in zip(tables, "ab", strict=True)]
+    )
+    write_table(together, tmp_path / "m.parquet")
+    shown = contents(tmp_path / "m.parquet", None, no_journal())
+    assert [trial["trial"] for trial in shown["trials"]] == list(range(8))
+    assert "numbered anew" in shown["left_out"] and not shown["decisions"]
+    assert shown["parent"]["gmacs"] == 7.994e-4
+
+
+def test_the_curves_of_a_page_are_those_of_the_history_and_never_too_long(tmp_path):
+    write_row(begin(tmp_path), row_of(0))
+    write_history(tmp_path, 0, epochs_of(8), study="digits")
+    found = told(tmp_path)["epochs"]["0"]
+    assert found["phase"] == ["search"] * 6 + ["finetune"] * 2
+    assert found["epoch"] == [1, 2, 3, 4, 5, 6, 1, 2] and "one_hot" not in found
+    assert found["val_top1"] == pytest.approx([one["val_top1"] for one in epochs_of(8)], abs=1e-3)
+    write_history(tmp_path, 0, epochs_of(5000), study="digits")
+    found = told(tmp_path)["epochs"]["0"]
+    assert len(found["epoch"]) == MAX_EPOCHS and found["val_top1"][-1] == 98

@@ -176,13 +176,11 @@ def test_optuna_dashboard_shows_a_note_of_each_trial_and_the_front(study):
     app = optuna_dashboard.wsgi(storage)
 
     def get(path: str):
-        body = app(
-            {"REQUEST_METHOD": "GET", "PATH_INFO": path, "wsgi.input": io.BytesIO()},
-            lambda *_: None,
-        )
+        asked = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": "after=0"}
+        body = app(asked | {"wsgi.input": io.BytesIO()}, lambda *_: None)
         return json.loads(b"".join(body))
 
-    trial = get("/api/studies/0?after=0")["trials"][0]
+    trial = get("/api/studies/0")["trials"][0]
     assert read_row(study, 0).arch_id in trial["note"]["body"]
     artifacts = optuna.artifacts.get_all_artifact_meta(find_study(config, study, storage))
     assert [meta.filename for meta in artifacts] == ["front.png"]
