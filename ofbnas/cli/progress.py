@@ -72,11 +72,11 @@ class PlainView:
     def __exit__(self, *error: object) -> None:
         return
 
-    def parent(self, epoch: int, epochs: int) -> None:
+    def parent(self, epoch: int, epochs: int, record: Mapping[str, Any]) -> None:
         """The parent was trained for another epoch."""
         quarter = max(1, epochs // 4)
         if epoch == epochs or epoch % quarter == 0:
-            self.say(f"parent: epoch {epoch} of {epochs}")
+            self.say(f"parent: epoch {epoch} of {epochs}: {facts(record)}")
 
     def begin(self, done: int, wanted: int) -> None:
         """Trials are about to start."""
@@ -175,9 +175,9 @@ class LiveView(PlainView):
     def __exit__(self, *error: object) -> None:
         self.live.stop()
 
-    def parent(self, epoch: int, epochs: int) -> None:
+    def parent(self, epoch: int, epochs: int, record: Mapping[str, Any]) -> None:
         """The parent was trained for another epoch."""
-        self.parent_state = f"is trained, epoch {epoch} of {epochs}"
+        self.parent_state = f"is trained, epoch {epoch} of {epochs}: {facts(record)}"
 
     def begin(self, done: int, wanted: int) -> None:
         """Trials are about to start."""

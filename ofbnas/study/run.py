@@ -278,10 +278,15 @@ class _ParentEpochs(Callback):
 
     def __init__(self, view: View) -> None:
         self.view = view
+        self.record: Mapping[str, Any] = {}
+
+    def on_record(self, record: Mapping[str, Any]) -> None:
+        """Keep what was measured of an epoch."""
+        self.record = record
 
     def on_epoch(self, phase: Phase, epoch: int, epochs: int, losses: Mapping[str, float]) -> None:
         """Show an epoch."""
-        self.view.parent(epoch, epochs)
+        self.view.parent(epoch, epochs, self.record)
 
 
 def _device() -> str:

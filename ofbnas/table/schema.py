@@ -84,9 +84,13 @@ HISTORY_SCHEMA = pa.schema(
             "kind",
             pa.string(),
             "decision: a step of the search at which options may be removed. epoch: an epoch of "
-            "training.",
+            "training. Null in older files, which have decisions only.",
         ),
-        _history("phase", pa.string(), "search or finetune."),
+        _history(
+            "phase",
+            pa.string(),
+            "search or finetune; null in older files, which have searches only.",
+        ),
         _history(
             "epoch",
             pa.int32(),

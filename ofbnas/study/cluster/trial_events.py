@@ -25,8 +25,8 @@ log = logging.getLogger("ofbnas")
 class View(Protocol):
     """Shows the progress of a study."""
 
-    def parent(self, epoch: int, epochs: int) -> None:
-        """The parent was trained for another epoch."""
+    def parent(self, epoch: int, epochs: int, record: Mapping[str, Any]) -> None:
+        """The parent was trained for another epoch, of which there is a record."""
 
     def begin(self, done: int, wanted: int) -> None:
         """Trials are about to start; `done` of `wanted` are over already."""
