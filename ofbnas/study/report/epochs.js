@@ -13,6 +13,7 @@ function drawEpochs() {
   const trial = selectedTrial();
   const epochs = trial ? state.data.epochs[trial.trial] : undefined;
   const holder = byId("epochs");
+  byId("epochs-hint").textContent = epochs ? epochsHint(epochs) : "";
   if (!epochs) {
     holder.replaceChildren();
     return;
@@ -21,6 +22,12 @@ function drawEpochs() {
   const names = Object.keys(OF_EPOCHS).filter((name) => run[name]);
   const width = inColumns(holder);
   holder.replaceChildren(...names.map((name) => epochCurve(run, name, width)));
+}
+
+function epochsHint({ phase }) {
+  if (!phase.includes("finetune")) return "Curves run over the epochs of the search.";
+  if (!phase.includes("search")) return "Curves run over the epochs of the fine-tuning.";
+  return "Curves run over the epochs of the search and then, shaded, of the fine-tuning.";
 }
 
 // The number of each epoch, counted on from the search to the fine-tuning.
@@ -41,7 +48,7 @@ function epochCurve(run, name, width) {
     { role: "img", "aria-label": epochsLabel(run, name, known) },
   );
 
-  chart.prepend(...phaseBands(run, across, area));
+  if (run.phase.includes("finetune")) chart.prepend(fineTuningBand(run, across, area));
   if (!isMissing(parent)) chart.append(...limit(area, up(parent), "parent"));
   for (const phase of Object.keys(PHASES)) {
     const ofPhase = known.filter((index) => run.phase[index] === phase);
@@ -68,20 +75,10 @@ function epochCurve(run, name, width) {
   return html("figure", {}, html("figcaption", {}, html("span", {}, OF_EPOCHS[name]), shown), chart);
 }
 
-// A band behind the fine-tuning, and the names of both phases where they fit.
-function phaseBands(run, across, area) {
-  const marks = [];
-  for (const phase of Object.keys(PHASES)) {
-    const numbers = run.at.filter((_, index) => run.phase[index] === phase);
-    if (!numbers.length) continue;
-    const left = Math.max(area.left, across(numbers[0] - 0.5));
-    const right = across(numbers[numbers.length - 1] + 0.5);
-    const height = area.bottom - area.top;
-    if (phase === "finetune") marks.push(svg("rect", { class: "band", x: left, y: area.top, width: right - left, height }));
-    if (right - left < CHARACTER * PHASES[phase].length + 8) continue;
-    marks.push(svg("text", { class: "tick", x: left + 4, y: area.bottom - 5 }, PHASES[phase]));
-  }
-  return marks;
+// What shades the epochs of the fine-tuning.
+function fineTuningBand(run, across, area) {
+  const x = Math.max(area.left, across(run.at[run.phase.indexOf("finetune")] - 0.5));
+  return svg("rect", { class: "band", x, y: area.top, width: area.right - x, height: area.bottom - area.top });
 }
 
 function epochsLabel(run, name, known) {
