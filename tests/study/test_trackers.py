@@ -140,7 +140,11 @@ def test_weights_and_biases_writes_runs_offline(study, monkeypatch):
     from wandb.proto.wandb_internal_pb2 import Record
     from wandb.sdk.internal.datastore import DataStore
 
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for name in ("WANDB_API_KEY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(study))  # where no key is
+    (warning,) = mirrored(study, "wandb")
+    assert warning.startswith("tracker wandb: has no key; give WANDB_API_KEY")
     assert mirrored(study, {"wandb": {"mode": "offline"}}) == []
     runs = {}
     for file in study.glob("wandb/offline-run-*/*.wandb"):

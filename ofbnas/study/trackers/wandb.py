@@ -9,6 +9,7 @@ from typing import Any
 import wandb
 
 from ofbnas.config.trackers import WandbConfig
+from ofbnas.errors import InputError
 from ofbnas.study.trackers.tracker import Tracker, description_of, metrics_of
 from ofbnas.table.columns import Row
 
@@ -24,7 +25,13 @@ class Wandb(Tracker):
             study: Name of the study.
             folder: The study's, where files are kept that are not uploaded yet.
             identity: Tells this study from others of its name.
+
+        Raises:
+            InputError: There is no key to go online with. It is not asked for, since the terminal
+                shows the study.
         """
+        if options.mode == "online" and not wandb.login(prompt=False):
+            raise InputError("has no key; give WANDB_API_KEY, run `wandb login`, or go offline")
         self.options = options
         self.study = study
         self.folder = folder
