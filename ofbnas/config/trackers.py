@@ -27,7 +27,7 @@ class TensorBoardConfig(Section):
     """Event files, which `tensorboard --logdir FOLDER` shows."""
 
     folder: str | None = None
-    """Their folder; by default `tensorboard` in the study's folder."""
+    """Their folder, of this study alone; by default `tensorboard` in the study's folder."""
 
 
 class MlflowConfig(Section):

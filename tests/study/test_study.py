@@ -8,7 +8,7 @@ import pytest
 from commands import ofbnas, process, wait
 from running import STUDY, finish, kill_everything, start, trials, write
 
-from ofbnas import front, read_table
+from ofbnas import front, read_history, read_table
 from ofbnas.config.study_file import load_study
 
 pytestmark = pytest.mark.slow
@@ -40,6 +40,7 @@ def test_a_study_is_extended_by_more_trials_more_epochs_and_other_objectives(tmp
     finish(file, out)
     objectives = "[{metric: top1, direction: maximize}, {metric: params, direction: minimize}]"
     settings = ["sweep.n_trials=2", "search.epochs=6", f"objectives={objectives}"]
+    settings.append("sweep.trackers=[tensorboard]")
     asked = [part for setting in settings for part in ("--set", setting)]
     done = process("study", "run", file, "--output", out, *asked)
     assert done.returncode == 0, done.stderr
@@ -53,6 +54,8 @@ def test_a_study_is_extended_by_more_trials_more_epochs_and_other_objectives(tmp
         list(v) for v in table[["top1", "params"]].to_numpy()
     ]
     assert load_study(out / "study.yaml").search.epochs == 6
+    assert list((out / "tensorboard").glob("trial-00001/events.*")), "trackers follow new trials"
+    assert not (out / "tensorboard" / "trial-00000").exists()
 
 
 def test_trials_are_stopped_early_and_a_killed_study_keeps_its_rungs(tmp_path):
@@ -85,6 +88,11 @@ def test_trials_are_stopped_early_and_a_killed_study_keeps_its_rungs(tmp_path):
         )
     pruned = table["status"] == "pruned"
     assert 0 < pruned.sum() < 6
+    history = read_history(out).query("kind == 'epoch' and phase == 'search'")
+    epochs = history.groupby("trial")["epoch"].apply(list)
+    assert epochs.tolist() == [list(range(1, last + 1)) for last in table["search_epochs"]], (
+        "a trial that was stopped has its epochs up to there, and none has one twice"
+    )
     assert table["search_epochs"].tolist() == [
         20 if t.state.name == "COMPLETE" else max(map(int, t.user_attrs["rungs"])) for t in after
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,12 @@ class TensorBoard(Tracker):
         self.params: dict[int, Mapping[str, Any]] = {}
 
     def begin(self, trial: int, params: Mapping[str, Any]) -> None:
-        """Begin the trial's folder anew."""
+        """Begin the trial's files anew."""
         if trial in self.writers:
             self.writers.pop(trial).close()
         place = self._place(trial)
-        shutil.rmtree(place, ignore_errors=True)
+        for file in place.glob("events.out.tfevents.*"):  # of an earlier attempt
+            file.unlink()
         self.writers[trial] = SummaryWriter(str(place))
         self.params[trial] = params
 
