@@ -190,7 +190,8 @@ def _only_network(table: Path) -> str:
     """
     from ofbnas.table.store import read_arrow
 
-    ids = read_arrow(table, columns=["arch_id"])["arch_id"].drop_null().unique().to_pylist()
+    rows = read_arrow(table, columns=["arch_id", "trial"])  # sorted by trial
+    ids = rows["arch_id"].drop_null().unique().to_pylist()
     if len(ids) != 1:
         raise InputError(
             f"{table}: is a table of {len(ids)} networks; --arch says which of them is meant"

@@ -139,13 +139,17 @@ def test_every_so_many_epochs_and_the_last_one_are_looked_at(data, every):
 
 def test_every_command_takes_the_folder_of_a_search(whole, tmp_path):
     folder, row = whole
-    evaluated = json.loads(ofbnas("evaluate", folder, "--json").stdout)
+
+    def told(*args):
+        done = ofbnas(*args, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    evaluated = told("evaluate", folder)
     assert evaluated["top1"] == evaluated["recorded_top1"] == row.top1
-    listed = json.loads(ofbnas("arch", "list", folder, "--json").stdout)
-    assert [one["arch_id"] for one in listed] == [row.arch_id]
-    shown = json.loads(ofbnas("arch", "show", folder, "--arch", row.arch_id, "--json").stdout)
-    assert shown["val_top1"] == row.val_top1
-    assert len(json.loads(ofbnas("front", "show", folder, "--json").stdout)["front"]) == 1
+    assert [one["arch_id"] for one in told("arch", "list", folder)] == [row.arch_id]
+    assert told("arch", "show", folder, "--arch", row.arch_id)["val_top1"] == row.val_top1
+    assert len(told("front", "show", folder)["front"]) == 1
     reported = ofbnas("study", "report", folder, "--out", tmp_path / "page.html")
     assert reported.returncode == 0 and "has no study.yaml" in reported.stderr
     assert row.arch_id in (tmp_path / "page.html").read_text()
