@@ -74,9 +74,10 @@ class Mirror:
             warn: Shows a line to the user, from any thread.
         """
         self.folder = folder
-        self.outlets = []
+        self.outlets: list[_Outlet] = []
         for name, options in options_of(config.sweep.trackers).items():
-            make = partial(_made, options, config, folder, study)
+            # The identity is made here, as two threads might make two.
+            make = partial(_made, options, config, folder, identity_of(folder), study)
             self.outlets.append(_Outlet(name, make, warn))
 
     def begin(self, trial: int, params: Mapping[str, Any]) -> None:
@@ -102,8 +103,8 @@ class Mirror:
             try:
                 plot_front({"study": read_table(self.folder)}, picture)
                 self._send(lambda tracker: tracker.picture("front", picture))
-            except InputError as error:
-                log.info("no picture for the trackers: %s", error)
+            except (InputError, OSError) as error:
+                log.warning("no picture for the trackers: %s", error)
             for outlet in self.outlets:
                 outlet.close()
 
@@ -136,6 +137,8 @@ class _Outlet:
 
     def close(self) -> None:
         """Let the tracker finish, as long as that does not take too long."""
+        if self.failed:
+            return
         self.put(None)
         self.thread.join(CLOSE_SECONDS)
         if self.thread.is_alive():
@@ -164,7 +167,9 @@ def _send_epoch(trial: int, record: Mapping[str, Any], tracker: Tracker) -> None
     tracker.epoch(trial, record["phase"], record["epoch"], values_of(record))
 
 
-def _made(options: Options, config: StudyConfig, folder: Path, study: optuna.Study) -> Tracker:
+def _made(
+    options: Options, config: StudyConfig, folder: Path, identity: str, study: optuna.Study
+) -> Tracker:
     """The tracker with some options; its package is imported here."""
     if isinstance(options, TensorBoardConfig):
         from ofbnas.study.trackers.tensorboard import TensorBoard
@@ -173,11 +178,11 @@ def _made(options: Options, config: StudyConfig, folder: Path, study: optuna.Stu
     if isinstance(options, MlflowConfig):
         from ofbnas.study.trackers.mlflow import Mlflow
 
-        return Mlflow(options, config.name, identity_of(folder))
+        return Mlflow(options, config.name, identity)
     if isinstance(options, WandbConfig):
         from ofbnas.study.trackers.wandb import Wandb
 
-        return Wandb(options, config.name, folder, identity_of(folder))
+        return Wandb(options, config.name, folder, identity)
     from ofbnas.study.trackers.optuna_dashboard import OptunaDashboard
 
     return OptunaDashboard(study, folder)
