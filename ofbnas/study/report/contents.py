@@ -95,10 +95,9 @@ def contents(
     trials = [_trial(row) for row in rows]
 
     # A killed driver may leave a trial running in Optuna's study although it has its row. Without
-    # such a study, a trial that runs is known by its history.
-    params: dict[int, dict[str, Any]] = {
-        trial: {} for trial in [*history.epochs, *history.decisions]
-    }
+    # such a study, a trial that runs is known by its history, which lies in the table's folder.
+    begun = {*history.epochs, *history.decisions} if source.is_dir() else set()
+    params: dict[int, dict[str, Any]] = {trial: {} for trial in begun}
     params |= {trial["trial"]: trial["params"] for trial in journal["running"]}
     with_row = {row["trial"] for row in rows}
     running = [
