@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ofbnas.nas.search import search
     from ofbnas.study.networks import load_subnet
     from ofbnas.table.front import front, hypervolume
-    from ofbnas.table.store import read_history, read_table
+    from ofbnas.table.history import read_history
+    from ofbnas.table.store import read_table
     from ofbnas.training.data import Data, data_from, load_data
     from ofbnas.training.evaluation import evaluate
     from ofbnas.training.finetune import finetune
@@ -43,7 +44,7 @@ _HOMES = {
     "load_data": "training.data",
     "load_study": "config.study_file",
     "load_subnet": "study.networks",
-    "read_history": "table.store",
+    "read_history": "table.history",
     "read_table": "table.store",
     "search": "nas.search",
     "to_timm": "models.foreign",

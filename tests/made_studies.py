@@ -15,9 +15,10 @@ from rows import write_row
 from ofbnas.config.study_file import dump_study, load_study
 from ofbnas.models.architecture import encode_sizes
 from ofbnas.study.report import contents, study_of, write_page
-from ofbnas.study.tuning.journal import read_journal
+from ofbnas.study.tuning.journal import no_journal, read_journal
 from ofbnas.study.tuning.storage import storage_of
-from ofbnas.table.store import write_history
+from ofbnas.table.history import write_history
+from ofbnas.table.layout import is_study
 
 NAN = "NotFiniteError: the loss became NaN in search, step 12"
 HOSTILE = "</script ><script >document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\">"
@@ -128,10 +129,29 @@ def decisions_of(family: str = "vit", share: float = 0.5, num: int = 8) -> list[
     return records
 
 
+def epochs_of(num: int = 8) -> list[dict[str, Any]]:
+    """A history of epochs: three in four are of the search, the others of the fine-tuning."""
+    searched = 3 * num // 4
+    records = []
+    for index in range(num):
+        done = index / (num - 1)
+        phase = "search" if index < searched else "finetune"
+        records.append(
+            {
+                "kind": "epoch", "phase": phase, "epoch": 1 + index - (0 if phase == "search" else searched),
+                "step": 12 * (index + 1), "task": 2 - 1.5 * done, "lr": 1e-3 * (1 - 0.9 * done),
+                "val_top1": 60 + 38 * done, "val_loss": 1.4 - 1.3 * done,
+                **({"reconstruction": 0.6 - 0.1 * done} if phase == "search" else {}),
+            }
+        )  # fmt: skip
+    return records
+
+
 def add(folder: Path, row: dict[str, Any], family: str = "vit") -> None:
     """A trial's files; a failed one has no history."""
     if row["status"] == "complete":
-        write_history(folder, row["trial"], decisions_of(family))
+        records = [*decisions_of(family), *epochs_of()]
+        write_history(folder, row["trial"], records, study="digits")
     write_row(folder, row)
 
 
@@ -191,6 +211,11 @@ def of_kind(kind: str, folder: Path) -> Path:
             dump_study(load_study(DIGITS, ["sweep.storage=postgresql://h/n"]))
         )
         add(folder, row_of(0))
+    if kind == "table":  # of a search without a study, or pulled
+        finished(folder, num=4)
+        (folder / "study.yaml").unlink()
+        (folder / "journal.log").unlink()
+        write_history(folder, 4, epochs_of()[:3], study="digits")  # a trial that runs
     if kind == "one":
         add(folder, row_of(0, latency_ms=1.5, latency_device="a CPU"))
     return folder
@@ -198,6 +223,10 @@ def of_kind(kind: str, folder: Path) -> Path:
 
 def written(folder: Path) -> str:
     """The address of a study's page."""
-    config = study_of(folder)
-    write_page(contents(folder, config, read_journal(config, folder)), folder / "report.html")
+    if is_study(folder):
+        config = study_of(folder)
+        shown = contents(folder, config, read_journal(config, folder))
+    else:
+        shown = contents(folder, None, no_journal())
+    write_page(shown, folder / "report.html")
     return (folder / "report.html").as_uri()

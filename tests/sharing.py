@@ -20,9 +20,10 @@ from ofbnas.models.axes import axes
 from ofbnas.models.subnet import Architecture, Subnet, save
 from ofbnas.study.networks import load_subnet
 from ofbnas.table.front import front
+from ofbnas.table.history import write_history
 from ofbnas.table.sharing.folder import LOCK
 from ofbnas.table.sharing.share import pull
-from ofbnas.table.store import read_table, write_history
+from ofbnas.table.store import read_table
 
 TOP1 = {8: 50.0, 16: 70.0, 24: 60.0, 32: 90.0}  # by width; the one of 24 is not on the front
 
@@ -62,7 +63,12 @@ def write_study(folder: Path) -> Path:
         row |= {"weights": f"subnets/{arch_id}/model.safetensors"}
         row |= {"weights_sha256": save(subnet, folder / "subnets" / arch_id, card="# card\n")}
         write_row(folder, row)
-        write_history(folder, trial, [{"epoch": 0, "step": step, "task": 2.0} for step in (1, 2)])
+        write_history(
+            folder,
+            trial,
+            [{"epoch": 0, "step": step, "task": 2.0} for step in (1, 2)],
+            study=row["study"],
+        )
     failed = {
         "study": "small",
         "trial": 9,

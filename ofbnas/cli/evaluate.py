@@ -35,8 +35,8 @@ def evaluate(
     source: Annotated[
         str,
         typer.Argument(
-            help="A study's folder or a table with its weights; or the folder of a subnet; or "
-            "timm's name of a model, local-dir:DIR or hf-hub:OWNER/NAME.",
+            help="A study's folder or a table with its weights, such as that of ofbnas search; or "
+            "the folder of a subnet; or timm's name of a model, local-dir:DIR or hf-hub:OWNER/NAME.",
             metavar="TABLE|SUBNET|MODEL",
         ),
     ],
@@ -44,7 +44,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--arch",
-            help="Id of the architecture in the table, or its beginning.",
+            help="Id of the architecture in the table, or its beginning; a table of one network "
+            "needs none.",
             metavar="ID",
         ),
     ] = None,
@@ -180,9 +181,24 @@ def _subject(
         )
     if (path / CONFIG).is_file():
         return _subnet(path, arch)
-    if arch is None:
-        raise InputError(f"{source}: is a table; --arch says which of its networks is meant")
-    return _of_table(path, arch)
+    return _of_table(path, arch or _only_network(path))
+
+
+def _only_network(table: Path) -> str:
+    """The id of the architecture of a table that has one.
+
+    Raises:
+        InputError: It has none, or several.
+    """
+    from ofbnas.table.store import read_arrow
+
+    rows = read_arrow(table, columns=["arch_id", "trial"])  # sorted by trial
+    ids = rows["arch_id"].drop_null().unique().to_pylist()
+    if len(ids) != 1:
+        raise InputError(
+            f"{table}: is a table of {len(ids)} networks; --arch says which of them is meant"
+        )
+    return str(ids[0])
 
 
 def _of_table(table: Path, arch: str) -> _Subject:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ofbnas.cli.curves import accuracy_curve, facts
 from ofbnas.cli.output import cell, counted, plain, say
 from ofbnas.training.events import Callback, Phase
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ofbnas.config import StudyConfig
 
 FRONT_ROWS = 8  # how many points of the front the live view shows
+RUNNING_ROWS = 8  # how many running trials it shows
 FRONT_COLUMNS = ["arch_id", "gmacs", "params", "val_top1", "top1"]
 
 
@@ -38,9 +40,16 @@ def view_of(config: StudyConfig, folder: Path, *, plain: bool) -> PlainView:
 class EpochLines(Callback):
     """One line for each epoch, for a search without Ray."""
 
+    def __init__(self) -> None:
+        self.record: Mapping[str, Any] = {}
+
+    def on_record(self, record: Mapping[str, Any]) -> None:
+        """Keep what was measured of an epoch."""
+        self.record = record
+
     def on_epoch(self, phase: Phase, epoch: int, epochs: int, losses: Mapping[str, float]) -> None:
         """Print an epoch."""
-        say(f"{phase}: epoch {epoch} of {epochs}", err=True)
+        say(f"{phase}: epoch {epoch} of {epochs}: {facts(self.record)}", err=True)
 
 
 class PlainView:
@@ -67,11 +76,11 @@ class PlainView:
         """Say what is done before trials."""
         self.say(what)
 
-    def parent(self, epoch: int, epochs: int) -> None:
+    def parent(self, epoch: int, epochs: int, record: Mapping[str, Any]) -> None:
         """The parent was trained for another epoch."""
         quarter = max(1, epochs // 4)
         if epoch == epochs or epoch % quarter == 0:
-            self.say(f"parent: epoch {epoch} of {epochs}")
+            self.say(f"parent: epoch {epoch} of {epochs}: {facts(record)}")
 
     def begin(self, done: int, wanted: int) -> None:
         """Trials are about to start."""
@@ -90,9 +99,19 @@ class PlainView:
         """A trial has started."""
         self.running[trial] = "starts"
 
-    def progress(self, trial: int, phase: str, epoch: int, epochs: int) -> None:
+    def progress(
+        self,
+        trial: int,
+        phase: str,
+        epoch: int,
+        epochs: int,
+        history: Sequence[Mapping[str, Any]],
+    ) -> None:
         """A trial is in another epoch."""
-        self.running[trial] = f"{phase} {epoch}/{epochs}"
+        words = [f"{phase} {epoch}/{epochs}", accuracy_curve(history)]
+        if history:
+            words.append(facts(history[-1]))
+        self.running[trial] = "  ".join(filter(None, words))
 
     def again(self, trial: int, reason: str) -> None:
         """A trial was lost, and will be restarted."""
@@ -114,6 +133,10 @@ class PlainView:
             result = f"top1 {row.top1:.2f}, {cell('gmacs', row.gmacs)}, {row.arch_id}"
         count = f"{self.done} of {self.wanted}"
         self.say(f"trial {trial}: {result} ({count}, {self.time_left()})")
+
+    def warn(self, line: str) -> None:
+        """Something went wrong that does not end the study."""
+        self.say(f"warning: {line}")
 
     def time_left(self) -> str:
         """The time left, estimated from the trials of this run."""
@@ -160,9 +183,10 @@ class LiveView(PlainView):
         """Show what is done before trials."""
         self.before_trials = what
 
-    def parent(self, epoch: int, epochs: int) -> None:
+    def parent(self, epoch: int, epochs: int, record: Mapping[str, Any]) -> None:
         """The parent was trained for another epoch."""
-        self.before_trials = f"the parent is trained, epoch {epoch} of {epochs}"
+        trained = f"the parent is trained, epoch {epoch} of {epochs}"
+        self.before_trials = f"{trained}: {facts(record)}"
 
     def begin(self, done: int, wanted: int) -> None:
         """Trials are about to start."""
@@ -206,7 +230,10 @@ class LiveView(PlainView):
         states = []
         for trial, state in sorted(self.running.items()):
             states.append(f"trial {trial}: {state}")
-        running = Text("   ".join(states) or "trials start", style="dim")
+        left_out = len(states) - RUNNING_ROWS
+        if left_out > 0:
+            states[RUNNING_ROWS:] = [f"and {left_out} more"]
+        running = Text("\n".join(states) or "trials start", style="dim", no_wrap=True)
         return Group(head, grid, running, self._front_table())
 
     def _front_table(self) -> RenderableType:

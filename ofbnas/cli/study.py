@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofbnas.cli import new_study
+from ofbnas.cli import new_study, report
 from ofbnas.cli.output import (
     Address,
     Json,
@@ -33,6 +32,7 @@ app = typer.Typer(
     name="study", no_args_is_help=True, help="Write, plan, run, list, show and report studies."
 )
 app.command("new")(new_study.new)
+app.command("report")(report.report)
 # The first are shown even where a terminal is narrow.
 COLUMNS = ["trial", "status", "arch_id", "gmacs", "params", "val_top1", "top1", "reason"]
 OVERVIEW = ["study", "folder", "trials", "wanted", "failed", "pruned", "best_top1", "model"]
@@ -240,72 +240,6 @@ def show(
     counts = Counter(row["status"] for row in trials)
     endings = [f"{count} {status}" for status, count in counts.most_common()]
     say(", ".join(endings) or "no trial has ended")
-
-
-@app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(help="The study's folder.", metavar="DIR")],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Page to write; by default DIR/report.html.")
-    ] = None,
-    serve: Annotated[
-        bool,
-        typer.Option(
-            "--serve", help="Serve the page on this machine and keep it up to date, until Ctrl-C."
-        ),
-    ] = False,
-    port: Annotated[
-        int | None, typer.Option(help="Port to serve on; by default a free one.")
-    ] = None,
-    connect: Annotated[
-        bool,
-        typer.Option("--connect", help="Also read the storage that sweep.storage names."),
-    ] = False,
-) -> None:
-    """Write an HTML page about a study, or serve it.
-
-    A page that is served follows a running study. Only the study's folder is read; with --connect,
-    also the database or the file that sweep.storage names.
-
-    Example: ofbnas study report runs/digits --serve
-    """
-    from ofbnas.errors import InputError
-    from ofbnas.study.report import Server, contents, stamp, study_of, write_page
-    from ofbnas.study.tuning.journal import read_journal
-
-    def page() -> dict[str, Any]:
-        config = study_of(folder)
-        return contents(folder, config, read_journal(config, folder, connect=connect))
-
-    if serve and out is not None:
-        raise InputError(
-            f"--out {out}: a page that is served is not written; leave out --serve or --out"
-        )
-    if not serve and port is not None:
-        raise InputError(
-            f"--port {port}: a page that is written has no port; add --serve or leave out --port"
-        )
-    if not serve:
-        out = out or folder / "report.html"
-        written = page()
-        write_page(written, out)
-        say(str(out))
-        _say_what_is_left_out(written)
-        return
-    collect_as_usual()
-    with Server(page, lambda: stamp(folder, connect=connect), port or 0) as server:
-        # Made now, so that a study that cannot be read is reported here and not in the browser.
-        first = server.current()
-        say(server.url)
-        _say_what_is_left_out(first)
-        say("press Ctrl-C to stop", err=True)
-        server.serve_forever()
-
-
-def _say_what_is_left_out(page: Mapping[str, Any]) -> None:
-    """Report what a page lacks because the storage was not read."""
-    if page["left_out"] is not None:
-        say(page["left_out"], err=True)
 
 
 def _study_folders(folder: Path) -> list[Path]:

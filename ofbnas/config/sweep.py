@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, StrictInt, model_va
 from ofbnas.config import storage
 from ofbnas.config.ranges import Param
 from ofbnas.config.section import Epochs, Plain, Scalar, Section, Trials
+from ofbnas.config.trackers import Tracker, options_of
 from ofbnas.table.columns import COSTS, QUALITIES
 
 MAX_GRID = 10_000  # points
@@ -142,11 +143,15 @@ class SweepConfig(Section):
     ${OFBNAS_DB_PASSWORD} instead."""
     early_stopping: Stopping | None = None
     """Which trials are stopped during their search; by default none."""
+    trackers: list[Tracker] = []
+    """Trackers that rows and curves are mirrored to: tensorboard, mlflow, wandb, optuna_dashboard;
+    each a name, or a mapping with its options such as {mlflow: {uri: "http://HOST:5000"}}."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         self._check_conditions()
         self._check_start()
+        options_of(self.trackers)  # refuses one that is there twice
         if self.constraints and self.sampler in ("qmc", "random", "grid"):
             raise ValueError(f"{self.sampler} knows no constraints; use tpe, gp, nsga2 or nsga3")
         if self.sampler == "grid":

@@ -11,6 +11,7 @@ from ofbnas.config.presets import with_preset
 from ofbnas.config.section import (
     BatchSize,
     Epochs,
+    EpochsOrNone,
     NonNegative,
     OpenShare,
     Positive,
@@ -107,6 +108,10 @@ class TrainConfig(RateConfig):
     off."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of training images."""
+    # Not in its repr, by which a checkpoint knows the settings that it belongs to.
+    evaluate_every: Annotated[EpochsOrNone, Field(repr=False)] = 1
+    """Number of epochs after which accuracy and loss on the validation images are measured for the
+    history, besides the last epoch; 0 measures them never. It takes time and changes no result."""
 
 
 class DistillConfig(Section):

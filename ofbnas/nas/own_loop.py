@@ -59,6 +59,7 @@ class SearchRun:
         num_steps: Number of steps of the run, on which schedules depend. Steps beyond it train on
             at the end of the schedules.
         steps_done: Number of steps that were made.
+        history: One record per decision interval, as of `ofbnas.search`.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class SearchRun:
         self.model = SearchedModel(self._stage.network, self._forward)
         self.num_steps = int(self._stage.length.steps)
         self.steps_done = 0
+        self.history: list[dict[str, Any]] = []
 
         self._own = False  # whether the user's optimizers train the weights
         self._attached: list[torch.optim.Optimizer] = []
@@ -128,11 +130,6 @@ class SearchRun:
     def is_decided(self) -> bool:
         """Whether all axes are decided: from then on the network keeps its sizes."""
         return not self._stage.is_open
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """One record per decision interval, as of `ofbnas.search`."""
-        return self._stage.history
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Make one step with ofbnas' optimizers: forward, backward, update and, when due, decide.
@@ -263,6 +260,7 @@ class SearchRun:
         return {
             "settings": self._stage.settings,
             "steps_done": self.steps_done,
+            "history": self.history,
             "stage": self._stage.state(),
             "attached": [moments([optimizer], trained) for optimizer in self._attached],
         }
@@ -284,6 +282,7 @@ class SearchRun:
             )
         self._stage.load_state(state["stage"])
         self.steps_done = state["steps_done"]
+        self.history = list(state["history"])
         self._own_step = OwnStep(self._stage, self.steps_done)
         trained = self._stage.supernet.trained()
         for optimizer, held in zip(self._attached, state["attached"], strict=True):
@@ -321,7 +320,7 @@ class SearchRun:
         length = self._stage.length
         epoch = int(self.steps_done * length.epochs / length.steps)
         position = Position(epoch, self.steps_done, last_of_epoch=False)
-        self._stage.end_step(position, losses)
+        self.history.extend(self._stage.end_step(position, losses))
         self.steps_done += 1
         self._own_step = OwnStep(self._stage, self.steps_done)
 

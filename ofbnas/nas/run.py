@@ -16,7 +16,7 @@ from ofbnas.nas.plain import Network
 from ofbnas.nas.stage import Stage
 from ofbnas.training.batches import Parts, Position
 from ofbnas.training.loop import Losses, Run
-from ofbnas.training.quality import on_validation
+from ofbnas.training.quality import of_epoch, on_validation
 from ofbnas.training.recipe import Optimizers
 
 
@@ -104,9 +104,13 @@ class StageRun(Run):
         self,
         position: Position,
         losses: Losses,
-    ) -> Sequence[Mapping[str, Any]]:
+    ) -> Sequence[dict[str, Any]]:
         """Decide and shrink after each decision interval."""
         return self.stage.end_step(position, losses)
+
+    def validation(self) -> dict[str, float]:
+        """How good the network is on the validation images, with its masks fused."""
+        return of_epoch(self.network.fused(), self.data)
 
     def projected_metrics(self) -> dict[str, float]:
         """Projected final metrics, by the table's columns, as if the network were finished now."""
@@ -118,9 +122,8 @@ class StageRun(Run):
 
     def state(self) -> dict[str, Any]:
         """Plain tensors and values, from which `load_state` restores the search."""
-        return {"epoch": self.epoch, **self.stage.state()}
+        return self.stage.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore `state` in a search that has just been made, with the same arguments."""
         self.stage.load_state(state)
-        self.epoch = state["epoch"]

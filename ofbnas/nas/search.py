@@ -40,6 +40,8 @@ class SearchResult:
             together.
         history: One record per decision interval: losses, schedules, expected cost and the options
             left on each axis.
+        epochs: One record per epoch: losses, learning rate, and accuracy and loss on the validation
+            images; empty without training.
     """
 
     subnet: Subnet
@@ -48,6 +50,7 @@ class SearchResult:
     note: str | None
     forced: int
     history: list[dict[str, Any]] = field(repr=False)
+    epochs: list[dict[str, Any]] = field(repr=False)
 
     def _repr_html_(self) -> str:
         """The network and its costs, in a notebook."""
@@ -80,7 +83,8 @@ def search(
 
     Args:
         model: The trained parent, on the data's device; it is not changed.
-        data: The data set. Its training split is used, and at rungs the validation split.
+        data: The data set. It learns from the training split; the validation split is looked at
+            after epochs and at rungs.
         config: Configuration of the search.
         name: timm's name of the parent, for the record of what was found.
         kwargs: The arguments of timm.create_model that the parent was made with.
@@ -117,10 +121,11 @@ def search(
     check_identity(model, name, kwargs)
     check_task(model, config.distill, "search")
     stage = Stage(model, data, config, searched, seed, teacher, loss)
-    train(StageRun(stage), callbacks=callbacks, checkpoint=checkpoint, rungs=rungs)
+    run = StageRun(stage)
+    train(run, callbacks=callbacks, checkpoint=checkpoint, rungs=rungs)
     costs, note = stage.constraint.costs, stage.constraint.note
     subnet = stage.network.plain().subnet(name, kwargs)
-    return _result(subnet, costs, note, stage.forced, stage.history)
+    return _result(subnet, costs, note, stage.forced, run.history)
 
 
 def compress(
@@ -187,5 +192,6 @@ def _result(
         params=costs["params"].of(sizes),
         note=note,
         forced=forced,
-        history=list(history),
+        history=[record for record in history if record["kind"] == "decision"],
+        epochs=[record for record in history if record["kind"] == "epoch"],
     )

@@ -69,7 +69,6 @@ class Stage:
         length: Length of the whole run.
         phase_length: Length of the part of it in which options are open.
         forced: Number of axes that were still open when all had to be decided.
-        history: One record per decision interval.
     """
 
     def __init__(
@@ -145,7 +144,6 @@ class Stage:
         self.until_decision = self.interval
         self.interval_losses = Mean()
         self.forced = 0
-        self.history: list[dict[str, Any]] = []
 
     @property
     def supernet(self) -> Supernet:
@@ -196,11 +194,11 @@ class Stage:
         values["expected_cost"] = pull.expected
         return values
 
-    def end_step(self, position: Position, losses: Losses) -> Sequence[Mapping[str, Any]]:
+    def end_step(self, position: Position, losses: Losses) -> Sequence[dict[str, Any]]:
         """Update the average of the weights; decide and shrink after each decision interval.
 
         Returns:
-            Records of the history that are new.
+            Records of decisions.
         """
         was_open = self.is_open
         self.network.update_average(position.step)
@@ -216,8 +214,7 @@ class Stage:
             # An interval need not be a whole number of steps: what is left over goes to the next.
             self.until_decision += self.interval
             means = self.interval_losses.take(f"search, step {num_steps}")
-            self.history.append(self._record(position, means))
-            records = self.history[-1:]
+            records.append(self._record(position, means))
             self._agree()
             alive = self.constraint.survivors(self.supernet)
             self.network.keep_options(alive)
@@ -261,7 +258,6 @@ class Stage:
             "until_decision": self.until_decision,
             "interval_losses": self.interval_losses.state(),
             "forced": self.forced,
-            "history": self.history,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -271,7 +267,6 @@ class Stage:
         self.until_decision = state["until_decision"]
         self.interval_losses.load_state(state["interval_losses"])
         self.forced = state["forced"]
-        self.history = list(state["history"])
 
     def _agree(self) -> None:
         """Give all processes the same masks, bit for bit, so that they decide alike."""
@@ -290,6 +285,8 @@ class Stage:
         if self.supernet.pmim is not None:
             mask_ratio = config.pmim.hidden_share(position.step, self.phase_length)
         return {
+            "kind": "decision",
+            "phase": "search",
             "epoch": position.epoch + 1,
             "step": position.step + 1,
             **means,

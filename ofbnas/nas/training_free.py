@@ -110,6 +110,8 @@ class TrainingFreeSearch:
             self.history = list(state["history"])
         for callback in callbacks:
             callback.on_fit_begin("search", len(self.history), num_steps)
+            for record in self.history:
+                callback.on_record(record)
 
         step = 0
         for number, limits_of_steps in zip(order, limits, strict=True):
@@ -141,6 +143,7 @@ class TrainingFreeSearch:
             save_checkpoint(checkpoint, _state(network, self.history), self.settings)
         for callback in callbacks:
             callback.on_decision(record)
+            callback.on_record(record)
             callback.on_epoch("search", record["step"], num_steps, {"divergence": record["task"]})
 
     def _rebuilt(
@@ -227,6 +230,8 @@ class TrainingFreeSearch:
         options = [len(_options_left(axis)) for axis in before.axes]
         widths = [float(axis.units) for axis in after.axes]
         return {
+            "kind": "decision",
+            "phase": "search",
             "epoch": step + 1,
             "step": step + 1,
             "task": divergence,

@@ -16,6 +16,7 @@ from ofbnas.study.clock import Clock
 from ofbnas.study.parent import parent_with
 from ofbnas.study.trial import CHECKPOINTS, Stages, base_row, remove_checkpoints
 from ofbnas.table.columns import Row
+from ofbnas.table.history import write_history
 from ofbnas.table.store import next_trial, read_row
 from ofbnas.training.checkpoint import StaleCheckpointError, load_checkpoint, save_checkpoint
 from ofbnas.training.data import Data
@@ -77,6 +78,8 @@ def run_chain(
         trial = first_trial + number
         row = replace(base_row(config, {}, trial, "complete"), seed=seed)
         stages = Stages(config, parent, data, seed, checkpoints, callbacks)
+        if parallel.shard().rank == 0:
+            write_history(folder, trial, result.history, study=config.name)
         rows[trial] = stages.finish(result, row, folder, clock)
 
     for trial in range(first_trial, first_trial + len(configs)):

@@ -31,6 +31,7 @@ from ofbnas.study.images import record_of
 from ofbnas.study.networks import Network
 from ofbnas.study.parent import parent_kwargs, teacher_of, trained_parent
 from ofbnas.study.provenance import git_commit, versions
+from ofbnas.study.recorder import Recorder
 from ofbnas.study.saved_subnet import save_with_row
 from ofbnas.study.trial import CHECKPOINTS, device_name, remove_checkpoints
 from ofbnas.table import store
@@ -76,6 +77,10 @@ class Finetuning:
         """Whether the network gets a new classifier."""
         return self.new_classifier or needs_classifier(self.network.subnet.model, self.images)
 
+    def study(self) -> str:
+        """The name that its row gives as its study's."""
+        return f"{self.network.row.study}-finetune"
+
     def learns_from_parent(self) -> bool:
         """Whether the network's own parent teaches it."""
         distill = self.config.distill
@@ -98,7 +103,7 @@ class Finetuning:
         """A hash of all that the result depends on: a fine-tuning with the same one is resumed."""
         parts = [
             self.network.row.weights_sha256,
-            self.config.model_dump(mode="json"),
+            self.config.model_dump(mode="json", exclude={"evaluate_every"}),  # changes no weight
             self.images.model_dump(mode="json"),
             self.seed,
             self.replaces_classifier(),
@@ -163,7 +168,7 @@ def run_finetuning(
     parent: nn.Module | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Row:
-    """Fine-tune a table's network; write the subnet and a row into a folder.
+    """Fine-tune a table's network; write its history, the subnet and a row into a folder.
 
     A fine-tuning with the same settings that was interrupted is resumed.
 
@@ -183,6 +188,7 @@ def run_finetuning(
     """
     trial, checkpoints = _begin(folder, finetuning.key())
     clock = Clock(checkpoints / "seconds.pt")
+    recorder = Recorder(folder, trial, finetuning.study())
     start = finetuning.start()
     start = replace(start, model=start.model.to(data.device))
     config = finetuning.config
@@ -201,7 +207,7 @@ def run_finetuning(
             config,
             teacher=teacher,
             seed=finetuning.seed,
-            callbacks=[clock, *callbacks],
+            callbacks=[clock, recorder, *callbacks],
             checkpoint=checkpoints / "finetune.pt",
         )
     )
@@ -238,7 +244,7 @@ def _row(finetuning: Finetuning, tuned: Subnet, trial: int) -> Row:
     return replace(
         before,
         arch_id=architecture.id,
-        study=f"{before.study}-finetune",
+        study=finetuning.study(),
         trial=trial,
         status="complete",
         reason=None,

@@ -279,7 +279,11 @@ def parent_cache(config: StudyConfig) -> Path:
 
     Studies with the same model, data, pretraining, seed and version of torch share one file.
     """
-    parts = config.model_dump(mode="json", include={"model", "data", "pretrain", "seed"})
+    parts = config.model_dump(
+        mode="json",
+        include={"model", "data", "pretrain", "seed"},
+        exclude={"pretrain": {"evaluate_every"}},  # which changes no weight
+    )
     parts["torch"] = torch.__version__
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return cache_folder() / "parents" / f"{key}.parent"

@@ -40,6 +40,7 @@ from ofbnas.study.images import data_of
 from ofbnas.study.parent import Parent, trained_parent
 from ofbnas.study.plan import check_study
 from ofbnas.study.provenance import write_settings
+from ofbnas.study.trackers.mirror import Mirror, check_trackers
 from ofbnas.study.tuning.extend import changes
 from ofbnas.study.tuning.repair import repair
 from ofbnas.study.tuning.samplers import sampler_of
@@ -99,6 +100,7 @@ def run_study(config: StudyConfig, folder: Path, view: View, address: str | None
     view.stage("settings and weights are checked")
     changes(config, folder)
     sampler_of(config.sweep, config.seed)
+    check_trackers(config)
     parent = check_study(config)
     view.stage("images are read")
     data = data_of(config)
@@ -148,9 +150,13 @@ def _run_locked(
     end.check(before, wanted)
     check_room(folder, untrained.model, "give --output a folder on another disk")
     with connected(address), interrupts(), _tune_folder(folder) as tune_folder:
-        tuner = _tuner(config, search, end, data, view, tune_folder, joined=address is not None)
+        mirror = Mirror(config, folder, search.study, view.warn)
+        tuner = _tuner(
+            config, search, end, data, view, mirror, tune_folder, joined=address is not None
+        )
         with in_started_processes() if address is None else nullcontext():
             _fit(tuner, end, folder)
+        mirror.close()
     end.is_gone()
     end.check(store.num_rows(folder), wanted)
     return _finished(search, before, wanted)
@@ -162,6 +168,7 @@ def _tuner(
     end: EarlyEnd,
     data: Any,
     view: View,
+    mirror: Mirror,
     tune_folder: str,
     *,
     joined: bool,
@@ -174,6 +181,7 @@ def _tuner(
         end: Ends the study early where the disk is full or the storage is lost.
         data: The study's images.
         view: Shows what happens.
+        mirror: Passes it on to trackers.
         tune_folder: For Tune's own files.
         joined: Whether this process joined a cluster that was running.
     """
@@ -209,7 +217,7 @@ def _tuner(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=config.resources.max_failures),
             stop=end,
-            callbacks=[TrialEvents(config, search, end, view)],
+            callbacks=[TrialEvents(config, search, end, view, mirror)],
         ),
     )
 
@@ -266,10 +274,15 @@ class _ParentEpochs(Callback):
 
     def __init__(self, view: View) -> None:
         self.view = view
+        self.record: Mapping[str, Any] = {}
+
+    def on_record(self, record: Mapping[str, Any]) -> None:
+        """Keep what was measured of an epoch."""
+        self.record = record
 
     def on_epoch(self, phase: Phase, epoch: int, epochs: int, losses: Mapping[str, float]) -> None:
         """Show an epoch."""
-        self.view.parent(epoch, epochs)
+        self.view.parent(epoch, epochs, self.record)
 
 
 def _device() -> str:

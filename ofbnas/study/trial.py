@@ -28,6 +28,7 @@ from ofbnas.study.clock import Clock
 from ofbnas.study.images import data_record
 from ofbnas.study.parent import Parent, parent_with, teacher_of
 from ofbnas.study.provenance import git_commit, versions
+from ofbnas.study.recorder import Recorder
 from ofbnas.study.saved_subnet import save_with_row
 from ofbnas.table import store
 from ofbnas.table.columns import Row
@@ -57,7 +58,7 @@ def run_trial(
     seed: int | None = None,
     inherited: str | None = None,
 ) -> Row:
-    """Search and fine-tune once with the swept values; write the subnet, the history and the row.
+    """Search and fine-tune once with the swept values; write the history, the subnet and the row.
 
     Args:
         config: The study.
@@ -82,6 +83,7 @@ def run_trial(
     """
     checkpoints = checkpoint_folder(folder, trial)
     clock = Clock(checkpoints / "seconds.pt")
+    recorder = Recorder(folder, trial, config.name)
     values = config.with_values(params)
     if rungs is None:
         rungs = config.rungs(values.search.epochs)
@@ -93,7 +95,7 @@ def run_trial(
         data,
         seed,
         checkpoints,
-        callbacks=[clock, *callbacks],
+        callbacks=[clock, recorder, *callbacks],
     )
 
     result = stages.search(rungs)
@@ -168,7 +170,7 @@ class Stages:
         clock: Clock,
         gpus: float | None = None,
     ) -> Row:
-        """Fine-tune what was found and measure it; write the subnet, the history and the row.
+        """Fine-tune what was found and measure it; write the subnet and the row.
 
         Args:
             result: What was found.
@@ -200,7 +202,6 @@ class Stages:
             return row
         if self.config.latency is not None:
             row = replace(row, **latency(subnet.model, self.parent.model, self.config.latency))
-        store.write_history(folder, row.trial, result.history)
         return save_with_row(subnet, row, folder, data, clock, gpus)
 
 

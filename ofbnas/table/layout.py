@@ -66,7 +66,7 @@ def table_files(source: Path) -> list[Path]:
     folder = in_study if in_study.is_dir() else source
     candidates = folder.glob("*.parquet")
     files = sorted(file for file in candidates if _is_table_file(file.name))
-    if not files and not is_study(source):
+    if not files and not has_begun(source):
         raise InputError(
             f"{source}: holds no architecture table; expected a study's folder or .parquet files"
         )
@@ -83,6 +83,11 @@ def _is_table_file(name: str) -> bool:
     return name not in (COMPACT_HISTORY, LATENCY)
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether a folder is that of trials of which none may have ended yet."""
+    return is_study(folder) or (folder / HISTORY_FOLDER).is_dir()
+
+
 def is_study(folder: Path) -> bool:
     """Whether a folder is a study's."""
     return (folder / "study.yaml").is_file()
@@ -93,7 +98,7 @@ def home(source: Path) -> Path:
     source = named(source)
     if source.is_dir():
         has_rows = (source / FOLDER).is_dir() or (source / COMPACT).is_file()
-        is_home = has_rows or is_study(source)
+        is_home = has_rows or has_begun(source)
         return source if is_home else source.parent
 
     # A trial's file lies one folder below its study's; any other file beside the weights.

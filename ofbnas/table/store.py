@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +13,9 @@ from ofbnas.errors import InputError, one_line
 from ofbnas.files.untrusted import check_arch_id
 from ofbnas.table import parquet
 from ofbnas.table.columns import SWEPT, Row, required_columns
-from ofbnas.table.layout import (
-    COMPACT_HISTORY,
-    FOLDER,
-    HISTORY_FOLDER,
-    home,
-    table_files,
-    trial_file,
-    trial_files,
-)  # fmt: skip
+from ofbnas.table.layout import FOLDER, table_files, trial_file, trial_files
 from ofbnas.table.parquet import Filters
-from ofbnas.table.schema import HISTORY_SCHEMA, SCHEMA, VERSION
-
-HISTORY_REQUIRED = [field.name for field in HISTORY_SCHEMA if not field.nullable]
+from ofbnas.table.schema import SCHEMA, VERSION, versioned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +42,7 @@ def write_row(study: Path, row: Row) -> Path:
         column = f"{SWEPT}{name}"
         fields.append(pa.field(column, array.type))
 
-    table = pa.Table.from_arrays(arrays, schema=_versioned(fields))
+    table = pa.Table.from_arrays(arrays, schema=versioned(fields))
     return parquet.write(table, _row_file(study, row.trial))
 
 
@@ -69,23 +59,9 @@ def write_table(frame: pd.DataFrame, path: Path) -> Path:
     for field in table.schema:
         if field.name not in SCHEMA.names:
             fields.append(field)
-    schema = _versioned(fields)
+    schema = versioned(fields)
     ordered = table.select(schema.names)
     return parquet.write(ordered.cast(schema), path)
-
-
-def write_history(
-    study: Path,
-    trial: int,
-    records: Sequence[Mapping[str, Any]],
-) -> Path:
-    """Write a trial's history, one row per decision interval."""
-    rows = []
-    for record in records:
-        rows.append({"study": study.name, "trial": trial, **record})
-    table = pa.Table.from_pylist(rows, schema=_versioned(HISTORY_SCHEMA))
-    file = study / HISTORY_FOLDER / trial_file(trial)
-    return parquet.write(table, file)
 
 
 def num_rows(study: Path) -> int:
@@ -149,45 +125,6 @@ def read_table(
     return frame[list(columns)]
 
 
-def read_history(source: Path | str) -> pd.DataFrame:
-    """The histories of a table's searches as a data frame, in the order of trials and steps.
-
-    Args:
-        source: A study's folder or a shared table's.
-
-    Returns:
-        A row per decision interval of each trial, with the columns that docs/table.md explains.
-
-    Raises:
-        InputError: There is no such table, it has no histories, or a file is not a history.
-    """
-    table = history_arrow(Path(source))
-    if table is None:
-        raise InputError(
-            f"{source}: holds no histories; expected a study's folder with {HISTORY_FOLDER}/, or a "
-            f"table with {COMPACT_HISTORY}"
-        )
-    return to_frame(table.sort_by([("trial", "ascending"), ("step", "ascending")]))
-
-
-def history_arrow(source: Path) -> pa.Table | None:
-    """The histories of all trials in one table, None if there are none.
-
-    Raises:
-        InputError: There is no such table, or a file is not a history.
-    """
-    table_files(source)  # refuses what is no table
-    folder = home(source)
-    files = trial_files(folder / HISTORY_FOLDER)
-    compact = folder / COMPACT_HISTORY
-    if not files and compact.is_file():
-        files = [compact]
-    if not files:
-        return None
-    parts = [parquet.read(file, required=HISTORY_REQUIRED) for file in files]
-    return pa.concat_tables(parts, promote_options="permissive")
-
-
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """What `read_arrow` read, as a data frame."""
     frame: pd.DataFrame = table.to_pandas(types_mapper=_nullable)
@@ -245,18 +182,12 @@ def read_arrow(
         known = SCHEMA if name in SCHEMA.names else table.schema
         fields.append(known.field(name))
     versions = [int(part.schema.metadata[parquet.VERSION_KEY]) for part in parts]
-    schema = _versioned(fields, max(versions, default=VERSION))
+    schema = versioned(fields, max(versions, default=VERSION))
     try:
         ordered = table.select(names).sort_by("trial")
         return ordered.cast(schema)
     except (pa.ArrowException, ValueError) as error:
         raise InputError(f"{source}: {one_line(error)}") from None
-
-
-def _versioned(fields: Iterable[pa.Field], version: int = VERSION) -> pa.Schema:
-    """A schema that says which version of this program's schema it follows."""
-    metadata = {parquet.VERSION_KEY: str(version)}
-    return pa.schema(list(fields), metadata=metadata)
 
 
 def _check_ids(source: Path | str, rows: pa.Table) -> None:

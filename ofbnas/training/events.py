@@ -53,6 +53,15 @@ class Callback:
             record: A row of the history, as `ofbnas.table.schema.HISTORY_SCHEMA` describes it.
         """
 
+    def on_record(self, record: Mapping[str, Any]) -> None:
+        """The history has another row: of a decision, or of an epoch, before its checkpoint.
+
+        A run that is resumed first repeats, after `on_fit_begin`, the rows that its checkpoint has.
+
+        Args:
+            record: The row, as `ofbnas.table.schema.HISTORY_SCHEMA` describes it.
+        """
+
     def on_rung(self, epoch: int, metrics: dict[str, float]) -> None:
         """A search has reached a rung, at which it may be stopped.
 

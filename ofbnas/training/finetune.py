@@ -38,7 +38,8 @@ def finetune(
 
     Args:
         subnet: On the data's device; it is not changed.
-        data: The data set; only its training split is used.
+        data: The data set. It learns from the training split; the validation split is looked at
+            after epochs.
         config: Configuration of the training.
         teacher: The parent or another teacher, for distillation.
         loss: The loss of outputs, [images, classes], and labels, [] and differentiable; by default

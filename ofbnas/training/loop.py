@@ -30,6 +30,7 @@ class Run(ABC):
         optimizers: The optimizers of everything that is trained; a search replaces them when its
             network shrinks.
         epoch: Number of epochs that are done.
+        history: A record of each decision and of each epoch, in order.
         settings: The run's settings as text: a checkpoint of a run with others is refused.
     """
 
@@ -50,6 +51,7 @@ class Run(ABC):
         self.length = length_of(data, config)
         self.mix = mixer(config.augment, data.num_classes)
         self.epoch = 0
+        self.history: list[dict[str, Any]] = []
 
     @abstractmethod
     def losses(
@@ -116,9 +118,16 @@ class Run(ABC):
         self,
         position: Position,
         losses: Losses,
-    ) -> Sequence[Mapping[str, Any]]:
-        """Do what follows a step, and return records for `Callback.on_decision`."""
+    ) -> Sequence[dict[str, Any]]:
+        """Do what follows a step, and return records of decisions."""
         return []
+
+    @abstractmethod
+    def validation(self) -> dict[str, float]:
+        """How good the network is on the validation images, by columns of the history.
+
+        It is measured as if training ended now, and training goes on as if it had not been.
+        """
 
     def projected_metrics(self) -> dict[str, float]:
         """Projected final metrics, for `Callback.on_rung`; only a search has rungs."""
@@ -158,10 +167,14 @@ def train(
     """
     state = load_checkpoint(checkpoint, run.settings, run.device)
     if state is not None:
+        run.epoch = state["epoch"]
+        run.history = list(state["history"])
         run.load_state(state)
     epochs = run.config.epochs
     for callback in callbacks:
         callback.on_fit_begin(run.phase, run.epoch, epochs)
+        for record in run.history:
+            callback.on_record(record)
 
     run.begin()
     epoch_losses = Mean()
@@ -172,20 +185,26 @@ def train(
         for callback in callbacks:
             callback.on_step(run.phase, position.step, losses)
         for record in run.after_step(position, losses):
+            run.history.append(record)
             for callback in callbacks:
                 callback.on_decision(record)
+                callback.on_record(record)
         if not position.last_of_epoch:
             continue
 
         run.epoch = position.epoch + 1
         means = epoch_losses.take(f"{run.phase}, epoch {run.epoch}")
+        record = _epoch_record(run, position, means)
+        run.history.append(record)
+        for callback in callbacks:
+            callback.on_record(record)
         # A rung comes before its epoch's checkpoint, so that an interrupted one is reached again.
         if run.epoch in rungs:
             metrics = run.projected_metrics()
             for callback in callbacks:
                 callback.on_rung(run.epoch, metrics)
         if checkpoint is not None:
-            state = {"epoch": run.epoch, **run.state()}
+            state = {"epoch": run.epoch, "history": run.history, **run.state()}
             save_checkpoint(checkpoint, state, run.settings)
         for callback in callbacks:
             callback.on_epoch(run.phase, run.epoch, epochs, means)
@@ -193,3 +212,25 @@ def train(
     run.end()
     for callback in callbacks:
         callback.on_end(run.phase)
+
+
+def _epoch_record(run: Run, position: Position, means: Mapping[str, float]) -> dict[str, Any]:
+    """A row of the history for an epoch that is done; every so often it has the accuracy.
+
+    Args:
+        run: What is trained.
+        position: The last step of the epoch.
+        means: Mean of each loss over the epoch.
+    """
+    every = run.config.evaluate_every
+    is_last = run.epoch == run.config.epochs
+    is_due = every > 0 and (run.epoch % every == 0 or is_last)
+    return {
+        "kind": "epoch",
+        "phase": run.phase,
+        "epoch": run.epoch,
+        "step": position.step + 1,
+        **means,
+        "lr": run.optimizers.lr(),
+        **(run.validation() if is_due else {}),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ofbnas.training.criterion import TaskLoss, name_of, task_loss
 from ofbnas.training.data import Data
 from ofbnas.training.events import Callback, Phase
 from ofbnas.training.loop import Losses, Run, train
+from ofbnas.training.quality import of_epoch
 from ofbnas.training.recipe import Average, Optimizers, grad_scaler, weights_optimizer
 
 Loss = Callable[[FeaturesAndOutputs, Tensor, Tensor], Tensor]  # with the images
@@ -40,7 +42,8 @@ class PlainRun(Run):
 
         Args:
             model: On the data's device; trained in place.
-            data: The data set; only its training split is used.
+            data: The data set. It learns from the training split; the validation split is looked
+                at after epochs.
             config: Configuration of the training.
             seed: Random seed.
             criterion: The loss of outputs and labels; by default that of the configuration.
@@ -77,8 +80,8 @@ class PlainRun(Run):
         """The task's loss."""
         passed: FeaturesAndOutputs = self.passes(images)
         if self.loss is not None:
-            return {"loss": self.loss(passed, images, labels)}
-        return {"loss": self.criterion(passed.outputs, labels)}
+            return {"task": self.loss(passed, images, labels)}
+        return {"task": self.criterion(passed.outputs, labels)}
 
     def begin(self) -> None:
         """Put the model into training mode."""
@@ -88,12 +91,20 @@ class PlainRun(Run):
         self,
         position: Position,
         losses: Losses,
-    ) -> Sequence[Mapping[str, Any]]:
+    ) -> Sequence[dict[str, Any]]:
         """Update the average of the weights."""
         if self.average is not None:
             parameters = dict(self.model.named_parameters())
             self.average.update(parameters, position.step)
         return []
+
+    def validation(self) -> dict[str, float]:
+        """How good the model is on the validation images, with averaged weights if there are any."""
+        if self.average is None:
+            return of_epoch(self.model, self.data)
+        averaged = copy.deepcopy(self.model)
+        averaged.load_state_dict(self.average.tensors, strict=False)
+        return of_epoch(averaged, self.data)
 
     def end(self) -> None:
         """Give the model its averaged weights, stochastic depth turned off, in evaluation mode."""
@@ -116,7 +127,6 @@ class PlainRun(Run):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore `state`."""
-        self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])
         (optimizer,) = self.optimizers.optimizers
         optimizer.load_state_dict(state["optimizer"])

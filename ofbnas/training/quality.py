@@ -24,6 +24,17 @@ def on_validation(model: nn.Module, parent: nn.Module, data: Data) -> dict[str, 
     return {"cka": linear_cka(model, parent, data.val)}
 
 
+def of_epoch(model: nn.Module, data: Data) -> dict[str, float]:
+    """A network's quality on the validation images, by columns of the history.
+
+    There is none for a model without a classifier.
+    """
+    if not has_classifier(model):
+        return {}
+    accuracy = evaluate(model, data.val)
+    return {"val_top1": accuracy.top1, "val_loss": accuracy.loss}
+
+
 def of_parent(parent: nn.Module, data: Data) -> dict[str, float]:
     """The parent's quality, by columns of the table."""
     if has_classifier(parent):

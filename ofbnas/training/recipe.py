@@ -52,6 +52,10 @@ class Optimizers:
         self.optimizers.append(optimizer)
         self.schedules.append(schedule(optimizer, rate, length))
 
+    def lr(self) -> float:
+        """The highest learning rate of the weights in the present step."""
+        return max(float(group["lr"]) for group in self.optimizers[0].param_groups)
+
     def begin(self, step: int) -> None:
         """Set the learning rates of a step, counted from 0, and reset gradients."""
         for scheduler in self.schedules:

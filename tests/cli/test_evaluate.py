@@ -328,7 +328,7 @@ def test_a_model_that_cannot_be_searched_can_be_measured(tmp_path):
         (["{subnet}"], "does not say which images"),
         (["{subnet}", "--arch", "ffff"], "expected ffff"),
         (["{subnet}", "--checkpoint", "no.pth"], "has its own weights"),
-        (["{study}"], "--arch says which of its networks is meant"),
+        (["{study}"], "--arch says which of them is meant"),
     ],
 )  # fmt: skip
 def test_what_is_not_there_is_reported_in_one_line(small_study, words, message):

@@ -11,15 +11,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import optuna
+import pandas as pd
 import pytest
 import yaml
 from commands import ofbnas
-from conftest import DIGITS
+from conftest import DIGITS, ROOT
 from made_studies import (
     PARENTS,
     add,
     begin,
     decisions_of,
+    epochs_of,
     failed_row,
     finished,
     journal_of,
@@ -34,10 +36,12 @@ from ofbnas.config.study_file import dump_changed, dump_study, load_study
 from ofbnas.errors import InputError
 from ofbnas.models.architecture import encode_sizes
 from ofbnas.study.report import contents, page, stamp, study_of, write_page
+from ofbnas.study.report.history import MAX_EPOCHS
 from ofbnas.study.report.hypervolumes import hypervolumes
-from ofbnas.study.tuning.journal import MIN_TRIALS, importance, read_journal
+from ofbnas.study.tuning.journal import MIN_TRIALS, importance, no_journal, read_journal
 from ofbnas.table.front import front, hypervolume, reference_point
-from ofbnas.table.store import read_table, write_history
+from ofbnas.table.history import write_history
+from ofbnas.table.store import read_table, write_table
 
 
 def told(folder: Path) -> dict:
@@ -119,7 +123,7 @@ def test_rows_of_another_model_are_not_drawn_together(tmp_path):
 def test_a_history_of_another_model_does_not_give_the_parents_sizes(tmp_path):
     begin(tmp_path)
     write_row(tmp_path, row_of(0))
-    write_history(tmp_path, 0, decisions_of("swin"))
+    write_history(tmp_path, 0, decisions_of("swin"), study="digits")
     assert told(tmp_path)["sizes"]["parent"] is False
 
 
@@ -145,8 +149,8 @@ def test_histories_come_as_columns_and_without_what_is_no_number(tmp_path):
     begin(tmp_path)
     decisions = decisions_of()
     decisions[2]["task"], decisions[3]["task"] = float("nan"), None
-    write_history(tmp_path, 4, decisions)
-    found = told(tmp_path)["history"]["4"]
+    write_history(tmp_path, 4, decisions, study="digits")
+    found = told(tmp_path)["decisions"]["4"]
     assert found["step"] == [6, 12, 18, 24, 30, 36, 42, 48]
     assert found["task"][2:4] == [None, None] and found["task"][0] == 1.5
     assert found["options"][0] == [decision["axes"][0]["options"] for decision in decisions]
@@ -299,7 +303,7 @@ def test_what_changes_a_study_changes_its_stamp(tmp_path):
     stamps = [stamp(tmp_path)]
     write_row(tmp_path, row_of(0))
     stamps.append(stamp(tmp_path))
-    write_history(tmp_path, 0, decisions_of())
+    write_history(tmp_path, 0, decisions_of(), study="digits")
     stamps.append(stamp(tmp_path))
     journal_of(tmp_path, [])
     stamps.append(stamp(tmp_path))
@@ -343,7 +347,7 @@ def test_mistakes_are_reported_in_one_line(tmp_path):
     (damaged / "history").mkdir()
     (damaged / "history" / "trial-00000.parquet").write_text("no parquet")
     for args, message in (
-        ([tmp_path], "is not a study's folder"),
+        ([tmp_path], "holds no architecture table"),
         ([study, "--port", "8000"], "--port 8000: a page that is written has no port"),
         (
             [study, "--serve", "--out", "x.html"],
@@ -362,7 +366,7 @@ def test_a_history_without_its_columns_is_refused(tmp_path):
     from pyarrow import parquet
 
     begin(tmp_path)
-    file = write_history(tmp_path, 0, decisions_of())
+    file = write_history(tmp_path, 0, decisions_of(), study="digits")
     parquet.write_table(parquet.read_table(file).drop_columns(["axes"]), file)
     with pytest.raises(InputError, match="lacks the columns axes"):
         told(tmp_path)
@@ -372,3 +376,47 @@ def test_files_are_written_as_text_of_one_encoding(tmp_path):
     add(begin(tmp_path / "study"), row_of(0, budget_note="\u00e4 \u2014 \u6f22"))
     write_page(told(tmp_path / "study"), tmp_path / "page.html")
     assert "\\u6f22" in (tmp_path / "page.html").read_bytes().decode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("digits", "has no study.yaml"),
+        ("published.parquet", "of several parents"),
+        ("digits/architectures.parquet", "has no study.yaml"),
+    ],
+)
+def test_any_table_has_a_page_which_says_what_is_missing(tmp_path, table, said):
+    source = ROOT / "studies" / "tables" / table
+    done = ofbnas("study", "report", source, "--out", tmp_path / "page.html")
+    assert done.returncode == 0 and said in done.stderr
+    scripts = Scripts()
+    scripts.feed((tmp_path / "page.html").read_text())
+    shown = json.loads(scripts.texts[0])
+    assert len(shown["trials"]) == len(read_table(source)) and shown["study"]["finished"]
+    assert said in shown["left_out"]
+    assert bool(shown["decisions"]) == ("digits" in table)
+
+
+def test_trials_of_several_tables_are_numbered_anew(tmp_path):
+    tables = [read_table(finished(tmp_path / name, num=4)) for name in ("a", "b")]
+    together = pd.concat(
+        [table.assign(study=name) for table, name in zip(tables, "ab", strict=True)]
+    )
+    write_table(together, tmp_path / "m.parquet")
+    shown = contents(tmp_path / "m.parquet", None, no_journal())
+    assert [trial["trial"] for trial in shown["trials"]] == list(range(8))
+    assert "numbered anew" in shown["left_out"] and not shown["decisions"]
+    assert shown["parent"]["gmacs"] == 7.994e-4
+
+
+def test_the_curves_of_a_page_are_those_of_the_history_and_never_too_long(tmp_path):
+    write_row(begin(tmp_path), row_of(0))
+    write_history(tmp_path, 0, epochs_of(8), study="digits")
+    found = told(tmp_path)["epochs"]["0"]
+    assert found["phase"] == ["search"] * 6 + ["finetune"] * 2
+    assert found["epoch"] == [1, 2, 3, 4, 5, 6, 1, 2] and "one_hot" not in found
+    assert found["val_top1"] == pytest.approx([one["val_top1"] for one in epochs_of(8)], abs=1e-3)
+    write_history(tmp_path, 0, epochs_of(5000), study="digits")
+    found = told(tmp_path)["epochs"]["0"]
+    assert len(found["epoch"]) == MAX_EPOCHS and found["val_top1"][-1] == 98

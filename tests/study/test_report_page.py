@@ -22,6 +22,7 @@ from made_studies import (
     row_of,
     written,
 )
+from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from ofbnas.models.architecture import encode_sizes
@@ -44,7 +45,7 @@ COLLISIONS = """[...document.querySelectorAll('svg')].flatMap((chart) => {
     .map((other) => [text.textContent, other.textContent]));
 })"""
 
-KINDS = ["vit", "beit", "swin", "empty", "failed", "unfinished", "elsewhere", "one"]
+KINDS = ["vit", "beit", "swin", "empty", "failed", "unfinished", "elsewhere", "one", "table"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -264,6 +265,39 @@ def test_what_a_block_has_lost_is_drawn_as_removed(browser, tmp_path):
     assert len(browser.js("[...document.querySelectorAll('#front .band')]")) == 1
     assert "same settings, different seeds" in browser.one("#front-legend").text
     assert browser.complaints() == []
+
+
+def test_curves_tell_search_and_fine_tuning_apart(browser, vit):
+    browser.open(vit)
+    browser.choose("selected", "3")
+    assert browser.texts("#epochs figcaption span") == [
+        "Validation accuracy, %", "Validation loss", "Training loss", "Reconstruction loss", "Learning rate",
+    ]  # fmt: skip
+    accuracy = browser.one("#epochs svg")
+    label = accuracy.get_attribute("aria-label")
+    assert label == "Validation accuracy, %: 60 at epoch 1 of search, 98 at epoch 2 of fine-tuning"
+    assert "then, shaded, of the fine-tuning" in browser.one("#epochs-hint").text
+    assert "parent" in browser.texts("#epochs figure:first-child text")
+    # The fine-tuning has a band of its own, and neither curve goes on into the other's.
+    assert browser.js("document.querySelectorAll('#epochs figure:first-child .band').length") == 1
+    curves = "[...document.querySelectorAll('#epochs figure:first-child .curve')]"
+    assert browser.js(f"{curves}.map((path) => path.getAttribute('d').split('L').length)") == [6, 2]
+    assert browser.one("#epochs b").text == "98"
+    left = -accuracy.size["width"] / 2 + 50
+    ActionChains(browser.driver).move_to_element_with_offset(accuracy, left, 0).perform()
+    assert browser.one("#epochs b").text == "search 1: 60"
+
+
+def test_what_a_table_without_a_study_lacks_is_said(browser, tmp_path):
+    browser.open(written(of_kind("table", tmp_path)))
+    assert "has no study.yaml" in browser.one("#left-out").text
+    assert "has no study.yaml" in browser.one("#importance").text
+    assert browser.one("#about").text.startswith("vit_tiny_patch16_224 on digits; the parent has")
+    browser.choose("selected", "4")
+    assert browser.texts("#epochs b")[0] == "70.86", "a trial that runs has its curves"
+    assert browser.one("#history-none").text == ""
+    browser.choose("selected", "3")
+    assert browser.one("#history-none").text == "Trial 3 has no history."
 
 
 def test_the_history_follows_the_slider(browser, vit):

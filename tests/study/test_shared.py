@@ -70,6 +70,8 @@ def test_a_storage_that_is_gone_ends_the_study_and_fails_no_trial(tmp_path):
     file = write(tmp_path, **LONG, resources=resources)
     study = start(file, out)
     wait(lambda: any(shared.rglob("search.pt")))
+    # Only the driver sees the study's folder; it writes the history that the trial reports.
+    wait(lambda: (out / "history" / "trial-00000.parquet").is_file())
     shared.rename(tmp_path / "unmounted")
     shared.touch()
     _, err = study.communicate(timeout=PATIENCE)

@@ -9,7 +9,7 @@ import yaml
 from commands import ofbnas, process, wait
 from running import STUDY, finish, kill_everything, start, trials, write
 
-from ofbnas import front, read_table
+from ofbnas import front, read_history, read_table
 from ofbnas.config.study_file import load_study
 
 pytestmark = pytest.mark.slow
@@ -31,6 +31,7 @@ def test_a_study_of_failures_exits_with_1_and_is_extended_by_trials_more_epochs_
     objectives = "[{metric: top1, direction: maximize}, {metric: params, direction: minimize}]"
     settings = ["sweep.n_trials=4", "search.epochs=6", f"objectives={objectives}"]
     settings.append(f"sweep.start={yaml.safe_dump([bad, good, *others], default_flow_style=True)}")
+    settings.append("sweep.trackers=[tensorboard]")
     asked = [part for setting in settings for part in ("--set", setting)]
     done = process("study", "run", file, "--output", out, *asked)
     assert done.returncode == 0, done.stderr
@@ -50,6 +51,8 @@ def test_a_study_of_failures_exits_with_1_and_is_extended_by_trials_more_epochs_
     ]
     assert "trial" in (out / "study.log").read_text()
     assert load_study(out / "study.yaml").search.epochs == 6
+    assert list((out / "tensorboard").glob("trial-00001/events.*")), "trackers follow new trials"
+    assert not (out / "tensorboard" / "trial-00000").exists()
 
 
 def test_trials_are_stopped_early_and_a_killed_study_keeps_its_rungs(tmp_path):
@@ -82,6 +85,11 @@ def test_trials_are_stopped_early_and_a_killed_study_keeps_its_rungs(tmp_path):
         )
     pruned = table["status"] == "pruned"
     assert 0 < pruned.sum() < 6
+    history = read_history(out).query("kind == 'epoch' and phase == 'search'")
+    epochs = history.groupby("trial")["epoch"].apply(list)
+    assert epochs.tolist() == [list(range(1, last + 1)) for last in table["search_epochs"]], (
+        "a trial that was stopped has its epochs up to there, and none has one twice"
+    )
     assert table["search_epochs"].tolist() == [
         6 if t.state.name == "COMPLETE" else max(map(int, t.user_attrs["rungs"])) for t in after
     ]

@@ -16,10 +16,11 @@ from sharing import best, contents, get, same_outputs
 
 from ofbnas.errors import InputError
 from ofbnas.study.networks import load_subnet
+from ofbnas.table.history import read_history
 from ofbnas.table.layout import home
 from ofbnas.table.sharing.manifest import entry_of, parse
 from ofbnas.table.sharing.share import push
-from ofbnas.table.store import read_history, read_table
+from ofbnas.table.store import read_table
 
 
 def test_a_pulled_table_is_the_one_that_was_pushed(small_study, shared, tmp_path):

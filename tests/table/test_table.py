@@ -18,9 +18,10 @@ from rows import write_row
 
 from ofbnas.errors import InputError
 from ofbnas.table.front import front, hypervolume, reference_point
+from ofbnas.table.history import write_history
 from ofbnas.table.layout import home
 from ofbnas.table.query import condition, find, to_records
-from ofbnas.table.store import SCHEMA, next_trial, read_table, write_history
+from ofbnas.table.store import SCHEMA, next_trial, read_table
 
 
 def row(trial: int, **values):
@@ -106,7 +107,7 @@ def test_history_has_a_row_per_decision(tmp_path):
         "task": 2.0,
         "axes": [{"axis": "embed", "groups": 1, "channels": 8, "options": 2}],
     }
-    write_history(tmp_path, 4, [record, record | {"step": 9}])
+    write_history(tmp_path, 4, [record, record | {"step": 9}], study="digits")
     history = pd.read_parquet(tmp_path / "history")
     assert history["step"].tolist() == [5, 9] and set(history["trial"]) == {4}
     assert history["axes"][0][0]["options"] == 2

@@ -43,7 +43,7 @@ def fitted(data, seed=0, **changes):
     told = Recorder()
     settings = TrainConfig(**{"epochs": 1, "batch_size": 32, "lr": 1e-3} | changes)
     fit(model, data, settings, seed=seed, callbacks=[told])
-    return model, [losses["loss"] for _, losses in told.epochs]
+    return model, [losses["task"] for _, losses in told.epochs]
 
 
 def difference(one, other):

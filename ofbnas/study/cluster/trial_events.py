@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +11,12 @@ from typing import Any, Protocol
 from ofbnas.config import StudyConfig
 from ofbnas.errors import TransferError
 from ofbnas.study.cluster.disk import EarlyEnd
+from ofbnas.study.cluster.histories import Histories
 from ofbnas.study.cluster.ray_import import ray
 from ofbnas.study.cluster.sampling import StudySearch
 from ofbnas.study.cluster.tune_import import tune
 from ofbnas.study.cluster.watch import Watch
+from ofbnas.study.trackers.mirror import Mirror
 from ofbnas.study.trial import write_failure
 
 log = logging.getLogger("ofbnas")
@@ -26,8 +28,8 @@ class View(Protocol):
     def stage(self, what: str) -> None:
         """What is done before trials, such as "the images are read"."""
 
-    def parent(self, epoch: int, epochs: int) -> None:
-        """The parent was trained for another epoch."""
+    def parent(self, epoch: int, epochs: int, record: Mapping[str, Any]) -> None:
+        """The parent was trained for another epoch, of which there is a record."""
 
     def begin(self, done: int, wanted: int) -> None:
         """Trials are about to start; `done` of `wanted` are over already."""
@@ -35,14 +37,24 @@ class View(Protocol):
     def started(self, trial: int) -> None:
         """A trial has started."""
 
-    def progress(self, trial: int, phase: str, epoch: int, epochs: int) -> None:
-        """A trial has reached an epoch of "search" or "finetune"."""
+    def progress(
+        self,
+        trial: int,
+        phase: str,
+        epoch: int,
+        epochs: int,
+        history: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """A trial has reached an epoch of "search" or "finetune"; `history` has its records."""
 
     def again(self, trial: int, reason: str) -> None:
         """A trial's process was lost; the trial waits to be started again."""
 
     def ended(self, trial: int) -> None:
         """A trial has its row."""
+
+    def warn(self, line: str) -> None:
+        """Something went wrong that does not end the study; called from any thread."""
 
 
 class TrialEvents(tune.Callback):  # type: ignore[misc]  # ray has no types
@@ -54,6 +66,7 @@ class TrialEvents(tune.Callback):  # type: ignore[misc]  # ray has no types
         search: StudySearch,
         end: EarlyEnd,
         view: View,
+        mirror: Mirror,
     ) -> None:
         """Set up for one run of a study.
 
@@ -62,13 +75,16 @@ class TrialEvents(tune.Callback):  # type: ignore[misc]  # ray has no types
             search: Knows its trials.
             end: Ends the study if the shared storage is lost.
             view: Shows what happens.
+            mirror: Passes it on to trackers.
         """
         self.config = config
         self.search = search
         self.folder = search.folder
         self.end = end
         self.view = view
+        self.mirror = mirror
         self.watch = Watch(config.resources)
+        self.histories = Histories(self.folder, config.name, write=search.storage is not None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune pickles its callbacks, which a view does not support."""
@@ -80,6 +96,8 @@ class TrialEvents(tune.Callback):  # type: ignore[misc]  # ray has no types
         # Killing the actor works even where its process is stopped (SIGSTOP) and answers nothing.
         kill = partial(ray.kill, trial.temporary_state.ray_actor)
         self.watch.started(number, kill)
+        self.histories.begin(number)
+        self.mirror.begin(number, trial.config["params"])
         self.view.started(number)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -101,17 +119,20 @@ class TrialEvents(tune.Callback):  # type: ignore[misc]  # ray has no types
         """Record and show an epoch."""
         number = trial.config["trial"]
         phase = result["phase"]
+        self.histories.add(number, result["records"])
+        self.mirror.records(number, result["records"])
         if phase in ("search", "finetune"):
             self.watch.epoch(number, phase)
             epoch = result["epoch"]
-            self.view.progress(number, phase, epoch, result["epochs"])
+            history = self.histories.records[number]
+            self.view.progress(number, phase, epoch, result["epochs"], history)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show the end of a trial; without a row it met a full disk, and is resumed later."""
         number = trial.config["trial"]
         self.watch.over(number)
-        if self.search.row(number) is not None:
-            self.view.ended(number)
+        self.histories.end(number)
+        self._ended(number)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show that a trial's process was lost and that Tune starts the trial again."""
@@ -129,6 +150,7 @@ class TrialEvents(tune.Callback):  # type: ignore[misc]  # ray has no types
         number = trial.config["trial"]
         reason = self._why_lost(trial)
         self.watch.over(number)
+        self.histories.end(number)
         if self.search.row(number) is None:
             storage_error = f"{TransferError.__name__}: "
             if storage_error in reason:
@@ -143,7 +165,14 @@ class TrialEvents(tune.Callback):  # type: ignore[misc]  # ray has no types
                 reason[:500],
             )
             self.search.tell(number)
-        self.view.ended(number)
+        self._ended(number)
+
+    def _ended(self, number: int) -> None:
+        """Show and mirror that a trial is over, if it has its row."""
+        row = self.search.row(number)
+        if row is not None:
+            self.view.ended(number)
+            self.mirror.end(row)
 
     def _why_lost(self, trial: Any) -> str:
         """Why a trial's process is gone, in one line."""

@@ -1,4 +1,4 @@
-"""What the page shows of a study, as plain JSON values."""
+"""What the page shows of a study or a table, as plain JSON values."""
 
 from __future__ import annotations
 
@@ -15,11 +15,20 @@ from ofbnas.config.study_file import dump_changed, load_study
 from ofbnas.errors import InputError
 from ofbnas.files.documents import parse_json
 from ofbnas.files.untrusted import check_regular, visible
-from ofbnas.study.report.history import histories, parent_sizes
+from ofbnas.study.report.history import Histories, histories
 from ofbnas.study.report.hypervolumes import hypervolumes
+from ofbnas.study.report.sizes import sizes_of
 from ofbnas.table.columns import COLUMNS, COSTS, QUALITIES, SWEPT, comparable
 from ofbnas.table.latency import with_latencies
-from ofbnas.table.layout import FOLDER, HISTORY_FOLDER, LATENCY, is_study
+from ofbnas.table.layout import (
+    COMPACT_HISTORY,
+    HISTORY_FOLDER,
+    LATENCY,
+    home,
+    is_study,
+    table_files,
+    trial_files,
+)  # fmt: skip
 from ofbnas.table.query import to_records
 from ofbnas.table.store import read_table
 from ofbnas.table.trust import table_warnings
@@ -28,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ASK_SERVER_EVERY = 5  # seconds
-PARTS = ("heads", "head_size", "mlp")  # of a block
+SHOWN = 3  # models or data sets of a table that are named
 
 
 def study_of(folder: Path) -> StudyConfig:
@@ -46,21 +55,21 @@ def study_of(folder: Path) -> StudyConfig:
 
 
 def contents(
-    folder: Path,
-    config: StudyConfig,
+    source: Path,
+    config: StudyConfig | None,
     journal: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything the page shows.
 
     Args:
-        folder: The study's.
-        config: The study.
+        source: A study's folder, or any other table.
+        config: The study; None for a table without one.
         journal: What Optuna knows beyond the table, as
             `ofbnas.study.tuning.journal.read_journal` gives it.
 
     Returns:
         study: Names, objectives, the number of trials wanted, and whether all are finished.
-        settings: YAML of those that are not the defaults.
+        settings: YAML of those that are not the defaults, or null.
         parent: The parent's costs and accuracy, null where no row has them.
         sizes: Sizes that architectures are drawn against, and whether they are the parent's.
         swept: Swept field to its range and whether that is logarithmic, or to its choices.
@@ -70,78 +79,128 @@ def contents(
         hypervolumes: Trials with the share of the possible hypervolume that the front of the
             objectives has after each.
         trials: Rows of the table, then running trials, which have no row yet.
-        history: Trial to its decisions, as columns.
+        decisions: Trial to the decisions of its search, as columns.
+        epochs: Trial to its epochs, as columns.
         importance: Of swept fields, for each objective.
-        left_out: What the page lacks because a database was not opened, or null.
+        left_out: What the page lacks and why, or null.
     """
     # Where `ofbnas bench` has timed the networks, its newest times replace those of trials.
-    table = with_latencies(read_table(folder), folder)
+    table = with_latencies(read_table(source), source)
+    left_out = [journal["left_out"]]
+    history = histories(source)
+    if table["trial"].duplicated().any():
+        table["trial"] = range(len(table))
+        history = Histories({}, {})
+        left_out.append("Trials of several tables are numbered anew here, and have no histories.")
+    if _num_parents(table) > 1:
+        left_out.append("The networks are of several parents, which are not shown.")
     rows = to_records(table)
-    history = histories(folder)
     architectures = [row["architecture"] for row in rows if row.get("architecture")]
 
     trials = [_trial(row) for row in rows]
 
-    # A killed driver may leave a trial running in Optuna's study although it has its row.
+    # A killed driver may leave a trial running in Optuna's study although it has its row. Without
+    # such a study, a trial that runs is known by its history, which lies in the table's folder.
+    begun = {*history.epochs, *history.decisions} if source.is_dir() else set()
+    params: dict[int, dict[str, Any]] = {trial: {} for trial in begun}
+    params |= {trial["trial"]: trial["params"] for trial in journal["running"]}
     with_row = {row["trial"] for row in rows}
-    running = []
-    for trial in journal["running"]:
-        if trial["trial"] not in with_row:
-            running.append(
-                {
-                    "trial": trial["trial"],
-                    "status": "running",
-                    "hp": trial["params"],
-                }
-            )
+    running = [
+        {"trial": trial, "status": "running", "hp": params[trial]}
+        for trial in sorted(params)
+        if trial not in with_row
+    ]
 
-    wanted = config.sweep.n_trials
+    about = _of_table(table, source) if config is None else _of_study(config)
+    wanted = about["wanted"] or len(rows) + len(running)
     return {
         "study": {
-            "name": config.name,
-            "folder": str(folder),
-            "model": config.model.name,
-            "dataset": label_of(config.data),
-            "objectives": [objective.model_dump() for objective in config.objectives],
-            "sampler": config.sweep.sampler,
+            **about,
+            "folder": str(source),
             "wanted": wanted,
             "finished": not running and len(rows) >= wanted,
         },
-        "settings": dump_changed(config),
+        "settings": None if config is None else dump_changed(config),
         "parent": _parent(table),
-        "sizes": _sizes(architectures, history),
-        "swept": {name: _swept(param) for name, param in config.sweep.params.items()},
+        "sizes": sizes_of(architectures, history.decisions),
+        "swept": {} if config is None else _ranges(config),
         "columns": _columns(),
         "warnings": {y: table_warnings(table, y) for y in _known(table, QUALITIES)},
         "fronts": _fronts(table),
-        "hypervolumes": hypervolumes(table, [goal.metric for goal in config.objectives]),
+        "hypervolumes": hypervolumes(table, [goal["metric"] for goal in about["objectives"]]),
         "trials": trials + running,
-        "history": {str(trial): decisions for trial, decisions in history.items()},
+        "decisions": {str(trial): columns for trial, columns in history.decisions.items()},
+        "epochs": {str(trial): columns for trial, columns in history.epochs.items()},
         "importance": journal["importance"],
-        "left_out": journal["left_out"],
+        "left_out": " ".join(filter(None, left_out)) or None,
     }
 
 
-def stamp(folder: Path, *, connect: bool = False) -> list[tuple[str, int, int]]:
+def _of_study(config: StudyConfig) -> dict[str, Any]:
+    """What the page says of a study."""
+    return {
+        "name": config.name,
+        "model": config.model.name,
+        "dataset": label_of(config.data),
+        "objectives": [objective.model_dump() for objective in config.objectives],
+        "sampler": config.sweep.sampler,
+        "wanted": config.sweep.n_trials,
+    }
+
+
+def _of_table(table: pd.DataFrame, source: Path) -> dict[str, Any]:
+    """What the page says of a table without a study, which does not say what was wanted."""
+    studies = _values(table, "study")
+    return {
+        "name": studies[0] if len(studies) == 1 else source.resolve().stem,
+        "model": _some(_values(table, "model")),
+        "dataset": _some(_values(table, "dataset")),
+        "objectives": [],
+        "sampler": None,
+        "wanted": None,
+    }
+
+
+def _values(table: pd.DataFrame, column: str) -> list[str]:
+    """The texts that a column has, each once."""
+    return [str(value) for value in table[column].dropna().unique()]
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    shown = list(names[:SHOWN])
+    if len(names) > SHOWN:
+        shown.append(f"{len(names) - SHOWN} more")
+    return ", ".join(shown) or "unknown"
+
+
+def _num_parents(table: pd.DataFrame) -> int:
+    """Number of different parents of a table's rows."""
+    return len(table[["model", "model_kwargs"]].drop_duplicates())
+
+
+def stamp(source: Path, *, connect: bool = False) -> list[tuple[str, int, int]]:
     """What changes whenever the contents do: name, size and time of every file they come from.
 
     A database on a server has no such file; a number that changes every few seconds stands for it.
 
     Args:
-        folder: The study's.
+        source: A study's folder, or any other table.
         connect: Whether a storage outside of the folder is read, too.
     """
-    storage = study_of(folder).sweep.storage if connect else None
-    storage_file = file_of(storage, folder)
-    paths = [folder / "study.yaml", folder / LATENCY]
+    folder = home(source)
+    paths = [folder / "study.yaml", folder / LATENCY, folder / COMPACT_HISTORY]
     stamps = []
-    if storage_file is not None:
-        paths.append(storage_file)
-    else:
-        period = int(time.monotonic() // ASK_SERVER_EVERY)
-        stamps.append(("server", 0, period))
-    for part in (FOLDER, HISTORY_FOLDER):
-        paths += sorted((folder / part).glob("*.parquet"))
+    if is_study(folder):
+        storage = study_of(folder).sweep.storage if connect else None
+        storage_file = file_of(storage, folder)
+        if storage_file is not None:
+            paths.append(storage_file)
+        else:
+            period = int(time.monotonic() // ASK_SERVER_EVERY)
+            stamps.append(("server", 0, period))
+    paths += table_files(source)
+    paths += trial_files(folder / HISTORY_FOLDER)
 
     for path in paths:
         if path.is_file():
@@ -211,12 +270,13 @@ def _budget(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parent(table: pd.DataFrame) -> dict[str, float | None]:
-    """The parent's costs and accuracy."""
+    """The parent's costs and accuracy, where there is one parent."""
     parent: dict[str, float | None] = {}
+    has_one = _num_parents(table) == 1
     for name in ("gmacs", "params", "top1", "val_top1"):
         column = f"parent_{name}"
         parent[name] = None
-        if column in _known(table, [column]):
+        if has_one and column in _known(table, [column]):
             parent[name] = float(table[column].dropna().iloc[0])
     return parent
 
@@ -226,53 +286,9 @@ def _known(table: pd.DataFrame, columns: Iterable[str]) -> list[str]:
     return [name for name in columns if name in table.columns and table[name].notna().any()]
 
 
-def _sizes(
-    architectures: Sequence[Mapping[str, Any]],
-    history: Mapping[int, Mapping[str, Any]],
-) -> dict[str, Any] | None:
-    """Sizes to draw architectures against.
-
-    They are the parent's where a history has them, else the largest that were found.
-    """
-    if not architectures:
-        return None
-    first = architectures[0]
-    for decisions in history.values():
-        sizes = parent_sizes(decisions)
-        if _form(sizes) == _form(first):
-            return {**sizes, "parent": True}
-
-    # A table from somebody else may mix models: only what can be compared is drawn together.
-    alike = [sizes for sizes in architectures if _form(sizes) == _form(first)]
-    largest = _largest_sizes(alike)
-    return {**largest, "parent": False}
-
-
-def _largest_sizes(architectures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The largest of each size over architectures of one form."""
-    first = architectures[0]
-    embed = []
-    for stage in range(len(first["embed"])):
-        embed.append(max(sizes["embed"][stage] for sizes in architectures))
-
-    blocks = []
-    for index, block in enumerate(first["blocks"]):
-        largest = {}
-        for name, size in block.items():
-            largest[name] = size
-            # A part that a block does not have is null in all architectures of one form.
-            if size is not None:
-                largest[name] = max(sizes["blocks"][index][name] for sizes in architectures)
-        blocks.append(largest)
-    return {"embed": embed, "blocks": blocks}
-
-
-def _form(sizes: Mapping[str, Any]) -> tuple[int, list[list[bool]]]:
-    """What architectures of one model share: their number of embeddings, and each block's parts."""
-    blocks = []
-    for block in sizes["blocks"]:
-        blocks.append([block.get(part) is not None for part in PARTS])
-    return len(sizes["embed"]), blocks
+def _ranges(config: StudyConfig) -> dict[str, Any]:
+    """Swept fields, and what they may be."""
+    return {name: _swept(param) for name, param in config.sweep.params.items()}
 
 
 def _swept(param: IntParam | FloatParam | ChoiceParam) -> dict[str, Any]:

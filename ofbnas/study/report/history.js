@@ -19,9 +19,11 @@ const FULLEST = 0.55; // opacity of a cell with all options; their number stays 
 
 function drawHistory() {
   const trial = selectedTrial();
-  const decisions = trial ? state.data.history[trial.trial] : undefined;
+  const decisions = trial ? state.data.decisions[trial.trial] : undefined;
   byId("history").hidden = !decisions;
-  byId("history-none").replaceChildren(decisions ? "" : html("p", { class: "note" }, withoutHistory(trial)));
+  const missing = missingHistory(trial, decisions);
+  byId("history-none").replaceChildren(missing ? html("p", { class: "note" }, missing) : "");
+  drawEpochs();
   if (!decisions) return;
 
   const last = decisions.step.length - 1;
@@ -29,19 +31,36 @@ function drawHistory() {
   drawSlider(decisions, decision);
 
   const names = Object.keys(CURVES).filter((name) => decisions[name].some((value) => value !== null));
-  const available = widthOf(byId("curves"));
-  const fitting = Math.floor(available / MIN_CURVE_WIDTH);
-  const columns = Math.max(1, Math.min(MAX_CURVE_COLUMNS, fitting));
-  const width = Math.floor((available - CURVE_GAP * (columns - 1)) / columns);
-  byId("curves").style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
+  const width = inColumns(byId("curves"));
   byId("curves").replaceChildren(...names.map((name) => curve(trial, decisions, name, decision, width)));
 
   drawOptions(decisions, decision);
 }
 
-function withoutHistory(trial) {
+// Lay a grid of curves out in columns; the width of each.
+function inColumns(grid) {
+  const available = widthOf(grid);
+  const fitting = Math.floor(available / MIN_CURVE_WIDTH);
+  const columns = Math.max(1, Math.min(MAX_CURVE_COLUMNS, fitting));
+  grid.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
+  return Math.floor((available - CURVE_GAP * (columns - 1)) / columns);
+}
+
+// What a trial's history lacks, or null.
+function missingHistory(trial, decisions) {
   if (!trial) return "No trial has a row yet.";
-  return `Trial ${trial.trial} has no history; it is written when a trial completes.`;
+  if (state.data.epochs[trial.trial]) return null;
+  if (decisions) return "Nothing was recorded of its epochs: this trial was not trained, or is of an older version.";
+  if (trial.status === "running") return `Trial ${trial.trial} has no history yet: no epoch has ended.`;
+  return `Trial ${trial.trial} has no history.`;
+}
+
+// A line that values are compared with, and its name.
+function limit(area, y, name) {
+  return [
+    svg("line", { class: "limit", x1: area.left, x2: area.right, y1: y, y2: y }),
+    svg("text", { class: "tick halo", x: area.right - 2, y: y - 4, "text-anchor": "end" }, name),
+  ];
 }
 
 function drawSlider(decisions, decision) {
@@ -75,12 +94,7 @@ function curve(trial, decisions, name, decision, width) {
     { role: "img", "aria-label": curveLabel(name, points) },
   );
 
-  if (budget !== undefined) {
-    chart.append(
-      svg("line", { class: "limit", x1: area.left, x2: area.right, y1: up(budget), y2: up(budget) }),
-      svg("text", { class: "tick halo", x: area.right - 2, y: up(budget) - 4, "text-anchor": "end" }, "budget"),
-    );
-  }
+  if (budget !== undefined) chart.append(...limit(area, up(budget), "budget"));
   const x = across(decisions.step[decision]);
   chart.append(svg("line", { class: "cursor", x1: x, x2: x, y1: area.top, y2: area.bottom }));
   const path = points.map(({ step, value }) => `${across(step)},${up(value)}`).join("L");

@@ -1,81 +1,84 @@
-"""Histories of a study's trials as columns, and the parent's sizes, from before any decision."""
+"""Histories of a table's trials, as columns."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ofbnas.models.architecture import block_names_of, encode_sizes, kinds_by_name
-from ofbnas.table import parquet
-from ofbnas.table.layout import HISTORY_FOLDER
-from ofbnas.table.schema import HISTORY_SCHEMA
+from ofbnas.table.history import history_arrow
 
-CURVES = (
+LOSSES = (
     "task",
     "reconstruction",
     "one_hot",
     "importance_norm",
     "expected_cost",
-    "importance_weight",
-    "mask_ratio",
-    "multiplier",
 )
+OF_DECISIONS = (*LOSSES, "importance_weight", "mask_ratio", "multiplier")
+OF_EPOCHS = ("val_top1", "val_loss", *LOSSES, "lr")
 DIGITS = 5  # of a number on the page
+MAX_EPOCHS = 400  # of a trial on the page, which is about as wide in pixels
 
 
-def histories(folder: Path) -> dict[int, dict[str, Any]]:
-    """The history of each trial that has one.
+class Histories(NamedTuple):
+    """What the histories of a table say; trials without any are left out.
+
+    Attributes:
+        decisions: Trial to the decisions of its search, as columns: "step", "epoch" and each of
+            `OF_DECISIONS` are lists with a value for each decision. "axes" has the name of each
+            axis, "options" for each axis the number of options left at each decision, and "first"
+            for each axis its size, (groups, channels), before the first decision.
+        epochs: Trial to the epochs of its search and its fine-tuning, as columns: "phase", "epoch"
+            and those of `OF_EPOCHS` that have a value, with a value for each epoch.
+    """
+
+    decisions: dict[int, dict[str, Any]]
+    epochs: dict[int, dict[str, Any]]
+
+
+def histories(source: Path) -> Histories:
+    """The histories of a table's trials.
 
     Args:
-        folder: The study's.
-
-    Returns:
-        Trial to its decisions, as columns: "step", "epoch" and each curve are lists with a value
-        for each decision. "axes" has the name of each axis, "options" for each axis the number of
-        options left at each decision, and "first" for each axis its size, (groups, channels),
-        before the first decision.
+        source: The table.
 
     Raises:
         InputError: A file of the history cannot be read.
     """
-    result = {}
-    for file in sorted((folder / HISTORY_FOLDER).glob("trial-*.parquet")):
-        records = _records(file)
-        if records:
-            trial = records[0]["trial"]
-            result[trial] = _columns(records)
-    return result
+    found = Histories({}, {})
+    table = history_arrow(source)
+    records = [] if table is None else table.to_pylist()
+    of_trials: dict[int, list[dict[str, Any]]] = {}
+    for record in records:
+        of_trials.setdefault(record["trial"], []).append(record)
+    for trial, of_trial in of_trials.items():
+        decisions = [record for record in of_trial if record["kind"] == "decision"]
+        epochs = [record for record in of_trial if record["kind"] == "epoch"]
+        if decisions:
+            found.decisions[trial] = _decision_columns(decisions)
+        if epochs:
+            found.epochs[trial] = _epoch_columns(epochs)
+    return found
 
 
-def parent_sizes(decisions: Mapping[str, Any]) -> dict[str, Any]:
-    """The parent's sizes as the table's `architecture` column would have them, and their names.
-
-    Args:
-        decisions: A trial's, as `histories` gives them.
-    """
-    sizes = {}
-    for name, (groups, channels) in zip(decisions["axes"], decisions["first"], strict=True):
-        sizes[name] = (groups, channels)
-    kinds = kinds_by_name(sizes)
-    return {
-        **encode_sizes(sizes, kinds),
-        "embed_names": [name for name, kind in kinds.items() if kind == "embed"],
-        "block_names": block_names_of(kinds),
+def _epoch_columns(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Records of epochs as columns; of very many epochs, evenly spaced ones and the last."""
+    count = min(MAX_EPOCHS, len(records))
+    kept = [records[(index + 1) * len(records) // count - 1] for index in range(count)]
+    columns: dict[str, Any] = {
+        name: [record[name] for record in kept] for name in ("phase", "epoch")
     }
+    for name in OF_EPOCHS:
+        values = [_short(record.get(name)) for record in kept]
+        if any(value is not None for value in values):
+            columns[name] = values
+    return columns
 
 
-def _records(file: Path) -> list[dict[str, Any]]:
-    """A file's records, one for each decision."""
-    required = [field.name for field in HISTORY_SCHEMA if not field.nullable]
-    table = parquet.read(file, required=[*required, "axes"])
-    records: list[dict[str, Any]] = table.to_pylist()
-    return records
-
-
-def _columns(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Records as columns."""
+def _decision_columns(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Records of decisions as columns."""
     axes = records[0]["axes"] or []
     names = [axis["axis"] for axis in axes]
 
@@ -88,7 +91,7 @@ def _columns(records: list[dict[str, Any]]) -> dict[str, Any]:
         options.append([count.get(name) for count in counts])
 
     curves = {}
-    for name in CURVES:
+    for name in OF_DECISIONS:
         curves[name] = [_short(record.get(name)) for record in records]
     return {
         "step": [record["step"] for record in records],

@@ -48,6 +48,7 @@ function draw() {
     drawParallel();
     drawImportance();
     byId("settings").textContent = state.data.settings;
+    byId("settings").closest("section").hidden = state.data.settings === null;
     drawHistory();
     drawTrials();
     drawCosts();
@@ -68,7 +69,8 @@ function about() {
   const facts = ["top1", "gmacs", "params"].filter((column) => parent[column] !== null).map((column) => fact(parent, column));
   const ofParent = facts.length ? `; the parent has ${facts.join(", ")}` : "";
   const goals = study.objectives.map(({ metric, direction }) => `${direction} ${metric}`).join(", ");
-  return `${study.model} on ${study.dataset}${ofParent}. Sampler ${study.sampler}: ${goals}.`;
+  const swept = study.sampler ? ` Sampler ${study.sampler}: ${goals}.` : "";
+  return `${study.model} on ${study.dataset}${ofParent}.${swept}`;
 }
 
 // A value with its name, unless its unit already says what it is.

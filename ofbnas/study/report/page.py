@@ -21,6 +21,7 @@ SCRIPTS = (
     "architecture",
     "sweep",
     "objectives",
+    "epochs",
     "history",
     "costs",
     "filter",

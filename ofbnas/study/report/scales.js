@@ -1,10 +1,12 @@
 // Scales, ticks and the frame of charts, and how they respond to a pointer.
 
-// Round numbers, about `count` of them, between two values. The tolerances absorb rounding errors.
+// Round numbers, about `count` of them, between two values; with a least step, multiples of it. The tolerances absorb
+// rounding errors.
 function ticks(low, high, count, leastStep = 0) {
   const wanted = Math.max(leastStep, (high - low) / Math.max(1, count));
   const power = 10 ** Math.floor(Math.log10(wanted));
-  const step = power * [1, 2, 2.5, 5, 10].find((times) => times * power >= wanted * 0.999);
+  const isAllowed = (times) => !leastStep || Number.isInteger((times * power) / leastStep);
+  const step = power * [1, 2, 2.5, 5, 10].find((times) => times * power >= wanted * 0.999 && isAllowed(times));
   const result = [];
   for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index += 1) {
     result.push(Number((index * step).toPrecision(12)));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,7 +29,8 @@ class Server(ThreadingHTTPServer):
 
         Args:
             contents: What the page shows.
-            stamp: Called on each request; if its value has changed, `contents` is called again.
+            stamp: Called on each request; if its value has changed, `contents` is called again,
+                unless that has taken long not long ago.
             port: 0 takes a free one.
 
         Raises:
@@ -38,6 +40,7 @@ class Server(ThreadingHTTPServer):
         self.stamp = stamp
         self.building = threading.Lock()  # requests are answered in threads of their own
         self.last: tuple[Any, Mapping[str, Any]] | None = None
+        self.next_build = 0.0  # when contents may be made again, by the monotonic clock
         try:
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -56,8 +59,12 @@ class Server(ThreadingHTTPServer):
         with self.building:
             # The stamp is taken before reading, so that a change in between is read the next time.
             stamp = self.stamp()
-            if self.last is None or self.last[0] != stamp:
+            started = time.monotonic()
+            if self.last is None or (self.last[0] != stamp and started >= self.next_build):
                 self.last = stamp, self.contents()
+                # A large study changes with each epoch of each trial: this takes a tenth of the time.
+                took = time.monotonic() - started
+                self.next_build = started + 10 * took
             return self.last[1]
 
 

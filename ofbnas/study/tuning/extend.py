@@ -64,6 +64,7 @@ _RULES = (
         "rows have every column, so all trials are reported to Optuna again",
     ),
     ChangeRule("sweep.storage", When.ANY_TIME, "a database may move, with the study in it"),
+    ChangeRule("sweep.trackers", When.ANY_TIME, "they only look on"),
     ChangeRule("resources", When.ANY_TIME, "a trial's result does not depend on what Ray gives it"),
     ChangeRule(
         "sweep.params", When.BETWEEN_TRIALS, "ranges may change as long as all trials lie in them"
@@ -74,6 +75,10 @@ _RULES = (
         "finetune.epochs", When.BETWEEN_TRIALS, "the column finetune_epochs tells trials apart"
     ),
     ChangeRule("latency", When.BETWEEN_TRIALS, "the column latency_device tells trials apart"),
+    *(
+        ChangeRule(f"{section}.evaluate_every", When.ANY_TIME, "looking at accuracy changes none")
+        for section in ("pretrain", "search", "finetune")
+    ),
     ChangeRule("name", When.NEVER, "rows and Optuna's study are recorded under the name"),
     ChangeRule("seed", When.NEVER, "the parent and each trial's seed follow from it"),
     ChangeRule("model", When.NEVER, "all trials share one parent"),

@@ -34,6 +34,10 @@ MAX_BYTES = 64 * 2**20
 MAX_TRIALS = 10_000
 MAX_RECORDS_OF_A_TRIAL = 1_000
 
+WITHOUT_STUDY = (
+    "This table has no study.yaml, so objectives, ranges of swept fields and hyper-parameter "
+    "importances are left out."
+)
 LEFT_OUT = (
     "Optuna's study is kept in sweep.storage, outside of this folder, which was not opened: "
     "running trials and hyper-parameter importances are left out; "
@@ -82,6 +86,12 @@ def read_journal(
         reason = one_line(error)
         raise InputError(f"{storage}: has records that Optuna did not write ({reason})") from None
     return {"running": running, "importance": importances, "left_out": None}
+
+
+def no_journal() -> dict[str, Any]:
+    """What `read_journal` would give of a table without a study."""
+    importances = _no_importance(0, WITHOUT_STUDY)
+    return {"running": [], "importance": importances, "left_out": WITHOUT_STUDY}
 
 
 def importance(study: optuna.Study | None, config: StudyConfig) -> dict[str, Any]:

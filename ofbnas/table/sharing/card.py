@@ -98,7 +98,7 @@ table = pandas.read_parquet("{here}/{layout.COMPACT}")
 
 
 _HISTORY = (
-    "`history.parquet` has losses, schedules and the options left over time, for each trial.\n"
+    "`history.parquet` has losses, accuracies and the options left over time, for each trial.\n"
 )
 
 

@@ -16,6 +16,7 @@ from ofbnas.files.untrusted import inside
 from ofbnas.files.weights import CONFIG, SUBNET_FILES, WEIGHTS
 from ofbnas.table import layout, parquet, query, store
 from ofbnas.table.front import front
+from ofbnas.table.history import history_arrow
 from ofbnas.table.plot import plot_front
 from ofbnas.table.sharing import transfer
 from ofbnas.table.sharing.card import card
@@ -130,7 +131,7 @@ def collect(
     for _, row in with_weights.iterrows():
         files |= _subnet_files(source, home, row, weights)
     files[layout.COMPACT] = parquet.write(arrow, scratch / layout.COMPACT)
-    history = store.history_arrow(source)
+    history = history_arrow(source)
     if history is not None:
         path = scratch / layout.COMPACT_HISTORY
         files[layout.COMPACT_HISTORY] = parquet.write(history, path)

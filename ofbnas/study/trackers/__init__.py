@@ -1,0 +1,1 @@
+"""Other people's trackers, which a study is mirrored to while it runs."""
