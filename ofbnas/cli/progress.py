@@ -73,8 +73,7 @@ class PlainView:
         return
 
     def stage(self, what: str) -> None:
-        """Say what is done before trials."""
-        self.say(what)
+        """What is done before trials; no line, as a study that is refused gets one line alone."""
 
     def parent(self, epoch: int, epochs: int, record: Mapping[str, Any]) -> None:
         """The parent was trained for another epoch."""

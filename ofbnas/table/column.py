@@ -49,7 +49,6 @@ class Comparable:
         role: A cost is to be minimized, a quality to be maximized.
         label: Long name, for the axis of a plot, without a unit.
         short: Short name, for the header of a table.
-        axis: Label of a plot's axis with the unit of the stored numbers.
         units: How numbers are displayed.
         at_rungs: Whether a search can project it before it ends.
         section: Section of a study's settings that asks for its measurement; None if it is always
@@ -60,7 +59,6 @@ class Comparable:
     role: Literal["cost", "quality"]
     label: str
     short: str
-    axis: str
     units: Units
     at_rungs: bool = False
     section: str | None = None

@@ -8,7 +8,6 @@ GMACS = Comparable(
     role="cost",
     label="multiply-accumulates per image",
     short="MACs",
-    axis="GMACs per image",
     units=Units(1e9, PREFIXES, "MACs"),
     at_rungs=True,
 )
@@ -16,7 +15,6 @@ PARAMS = Comparable(
     role="cost",
     label="parameters",
     short="parameters",
-    axis="parameters",
     units=Units(1, PREFIXES),
     at_rungs=True,
 )
@@ -24,21 +22,18 @@ TOP1 = Comparable(
     role="quality",
     label="top-1 accuracy",
     short="top-1",
-    axis="top-1 accuracy, %",
     units=PERCENT,
 )
 TOP5 = Comparable(
     role="quality",
     label="top-5 accuracy",
     short="top-5",
-    axis="top-5 accuracy, %",
     units=PERCENT,
 )
 VAL_TOP1 = Comparable(
     role="quality",
     label="top-1 accuracy on validation images",
     short="validation top-1",
-    axis="top-1 accuracy on validation images, %",
     units=PERCENT,
     at_rungs=True,
 )
@@ -46,7 +41,6 @@ LATENCY_MS = Comparable(
     role="cost",
     label="latency",
     short="latency",
-    axis="latency, ms",
     units=Units(1, ((1, "ms"),)),
     section="latency",
     example="{batch_size: 1}",
@@ -55,27 +49,23 @@ SECONDS = Comparable(
     role="cost",
     label="time of search and fine-tuning",
     short="time",
-    axis="search time, s",
     units=Units(1, ((1, "s"), (60, "min"), (3600, "h"))),
 )
 GPU_HOURS = Comparable(
     role="cost",
     label="GPU hours of search and fine-tuning",
     short="GPU hours",
-    axis="search, GPU hours",
     units=Units(1, ((1, "h"),)),
 )
 KNN_TOP1 = Comparable(
     role="quality",
     label="top-1 accuracy of nearest neighbours",
     short="k-NN top-1",
-    axis="top-1 accuracy of nearest neighbours, %",
     units=PERCENT,
 )
 CKA = Comparable(
     role="quality",
     label="linear CKA of features with the parent's",
     short="CKA",
-    axis="linear CKA",
     units=Units(1, ((1, ""),)),
 )

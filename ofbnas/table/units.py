@@ -61,16 +61,6 @@ def with_unit(column: str, value: float) -> str:
     return f"{short(value * unit.factor)} {unit.name}".rstrip()
 
 
-def labelled(column: str, unit: Unit) -> str:
-    """The label of an axis that shows a column in a unit.
-
-    >>> labelled("top1", unit_of("top1", 100))
-    'top-1 accuracy, %'
-    """
-    label = _COMPARABLE[_base(column)].label
-    return f"{label}, {unit.name}" if unit.name else label
-
-
 def short(number: float) -> str:
     """A number with four significant digits, and with commas where it has more before the point.
 
