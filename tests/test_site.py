@@ -15,7 +15,7 @@ from ofbnas.config.study import StudyConfig
 
 def build(config, out):
     """mkdocs in a process of its own, as the references are made with the code as it is imported."""
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     return subprocess.run(
         [*words, "-f", config, "-d", out], capture_output=True, text=True, check=False
     )

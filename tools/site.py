@@ -19,7 +19,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticUndefined, to_jsonable_python
 from typer.testing import CliRunner
 
 import ofbnas
@@ -142,12 +142,8 @@ def _default(value: Any) -> str:
     """A default as YAML has it; empty where there is none."""
     if value is PydanticUndefined:
         return ""
-    if isinstance(value, BaseModel):
-        plain = value.model_dump(mode="json")
-        return "that of its fields" if isinstance(plain, dict) else f"`{plain:.4g}`"
-    if isinstance(value, list):
-        value = [part.model_dump() if isinstance(part, BaseModel) else part for part in value]
-    written = yaml.safe_dump(
-        [list(value) if isinstance(value, tuple) else value], default_flow_style=True, width=1000
-    )
+    plain = to_jsonable_python(value)
+    if isinstance(value, BaseModel) and isinstance(plain, dict):
+        return "that of its fields"
+    written = yaml.safe_dump([plain], default_flow_style=True, sort_keys=False, width=1000)
     return f"`{written.strip()[1:-1]}`"

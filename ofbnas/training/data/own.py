@@ -61,11 +61,12 @@ def data_from(
     Raises:
         InputError: Something is neither a Dataset nor a DataLoader, or has no length.
 
-    >>> from torch.utils.data import TensorDataset
-    >>> digits = TensorDataset(torch.rand(6, 1, 8, 8), torch.arange(6))
-    >>> data = data_from(digits, digits, num_classes=6)
-    >>> [tuple(images.shape) for images, labels in data.val.batches(4)]
-    [(4, 1, 8, 8), (2, 1, 8, 8)]
+    Examples:
+        >>> from torch.utils.data import TensorDataset
+        >>> digits = TensorDataset(torch.rand(6, 1, 8, 8), torch.arange(6))
+        >>> data = data_from(digits, digits, num_classes=6)
+        >>> [tuple(images.shape) for images, labels in data.val.batches(4)]
+        [(4, 1, 8, 8), (2, 1, 8, 8)]
     """
     splits = {"train": train, "val": val, "test": val if test is None else test}
     for name, images in splits.items():
