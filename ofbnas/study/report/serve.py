@@ -14,6 +14,7 @@ from ofbnas.errors import InputError
 from ofbnas.study.report.page import page
 
 HOST = "127.0.0.1"
+PAUSE_PER_TRIAL = 0.01  # seconds between two times that contents are made
 
 
 class Server(ThreadingHTTPServer):
@@ -30,7 +31,7 @@ class Server(ThreadingHTTPServer):
         Args:
             contents: What the page shows.
             stamp: Called on each request; if its value has changed, `contents` is called again,
-                unless that has taken long not long ago.
+                unless that was only just done for a large study.
             port: 0 takes a free one.
 
         Raises:
@@ -59,12 +60,11 @@ class Server(ThreadingHTTPServer):
         with self.building:
             # The stamp is taken before reading, so that a change in between is read the next time.
             stamp = self.stamp()
-            started = time.monotonic()
-            if self.last is None or (self.last[0] != stamp and started >= self.next_build):
+            now = time.monotonic()
+            if self.last is None or (self.last[0] != stamp and now >= self.next_build):
                 self.last = stamp, self.contents()
-                # A large study changes with each epoch of each trial: this takes a tenth of the time.
-                took = time.monotonic() - started
-                self.next_build = started + 10 * took
+                # A study changes with each epoch of each trial, and all of its files are read.
+                self.next_build = now + PAUSE_PER_TRIAL * len(self.last[1]["trials"])
             return self.last[1]
 
 
