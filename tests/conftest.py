@@ -27,6 +27,8 @@ gc.disable()
 # The models are too small for more threads, which would wait for each other on a busy machine.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+# Otherwise torch starts further processes to compile in, each of which imports torch.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 # Ray's own default lets trials starve on a machine where anything else runs.
 os.environ.setdefault("RAY_worker_niceness", "0")
 

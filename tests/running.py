@@ -73,6 +73,12 @@ def rows(out: Path) -> int:
     return len(list((out / "architectures").glob("trial-*.parquet")))
 
 
+def written(out: Path) -> dict[Path, tuple[int, int]]:
+    """What would change of each row if it were written again."""
+    files = (out / "architectures").glob("trial-*.parquet")
+    return {file: (file.stat().st_mtime_ns, file.stat().st_ino) for file in files}
+
+
 def trials(out: Path) -> list[optuna.trial.FrozenTrial]:
     """Optuna's trials, none while the driver has not recorded its study yet."""
     journal = out / "journal.log"

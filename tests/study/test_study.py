@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 from commands import ofbnas, process, wait
-from running import STUDY, finish, kill_everything, start, trials, write
+from running import STUDY, finish, kill_everything, start, trials, write, written
 
 from ofbnas import front, read_history, read_table
 from ofbnas.config.study_file import load_study
@@ -74,10 +74,16 @@ def test_trials_are_stopped_early_and_a_killed_study_keeps_its_rungs(tmp_path):
     study = start(file, out)
     wait(lambda: any("4" in t.user_attrs.get("rungs", {}) for t in trials(out)))
     kill_everything(study)
-    left = {t.number: t.user_attrs["rungs"] for t in trials(out) if "rungs" in t.user_attrs}
+    done, before = written(out), trials(out)
+    assert any(t.state.name == "RUNNING" for t in before)
+    left = {t.number: t.user_attrs["rungs"] for t in before if "rungs" in t.user_attrs}
 
     assert "were stopped early" in finish(file, out)
+    assert written(out).items() >= done.items(), "finished trials were not run again"
     after, table = trials(out), read_table(out)
+    assert all(
+        old.params.items() <= new.params.items() for old, new in zip(before, after, strict=False)
+    )
     assert [t.state.name.lower() for t in after] == table["status"].tolist() and len(after) == 6
     for number, rungs in left.items():
         assert rungs.items() <= after[number].user_attrs["rungs"].items(), (
