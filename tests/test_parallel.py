@@ -27,6 +27,7 @@ from ofbnas import parallel
 from ofbnas.config import FinetuneConfig, SmallDataConfig
 from ofbnas.errors import InputError
 from ofbnas.models.axes import axes
+from ofbnas.nas.own_loop import SearchRun
 from ofbnas.nas.run import StageRun
 from ofbnas.nas.search import search
 from ofbnas.nas.stage import Stage
@@ -113,8 +114,29 @@ def whole(**changes) -> dict:
     }
 
 
+def by_hand() -> dict:
+    """A search in a loop of the user's own, beside the built-in one."""
+    data, model = load_data("digits", shift=1), make()
+    settings, space = config(**PLAIN | {"epochs": 1}), axes(model, SPACE)
+    run = SearchRun(model, data, settings, axes=space)
+    refused = ""
+    try:
+        run.attach(torch.optim.SGD(run.model.parameters(), lr=0.1))
+    except InputError as error:
+        refused = str(error)
+    for _, parts in batches(data, settings, seed=0):
+        run.step(*parts[0])
+    found = search(model, data, settings, name=NAME, kwargs=KWARGS, axes=space)
+    weights = {
+        "by hand": run.subnet().model.state_dict(),
+        "search": found.subnet.model.state_dict(),
+    }
+    return {"refused": refused, **weights}
+
+
 CASES = {
     "steps": lambda _: steps(),
+    "by hand": lambda _: by_hand(),
     "whole": lambda _: whole(),
     "everything": lambda _: whole(
         pmim={"weight": 1.0}, clip_grad=1.0, accumulate=2, ema=0.9, drop_path=0.1, decided_masks="folded",
@@ -129,7 +151,7 @@ CASES = {
 def two(tmp_path_factory, small_study) -> list[dict]:
     """What each of two processes found."""
     out = tmp_path_factory.mktemp("parallel") / "two"
-    cases = ("steps", "whole", "everything", "training free", "table's network")
+    cases = ("steps", "by hand", "whole", "everything", "training free", "table's network")
     return torchrun(2, out, *cases, TABLE=str(small_study))
 
 
@@ -165,6 +187,15 @@ def test_two_processes_do_what_one_does(two):
     assert task[0] == pytest.approx(expected[0], rel=1e-4)
     assert task == pytest.approx(expected, rel=0.05)
     assert first["sizes"] == alone["sizes"]
+
+
+def test_steps_by_hand_are_those_of_the_built_in_loop_in_each_process(two):
+    ranks = [rank["by hand"] for rank in two]
+    for name, tensor in ranks[0]["search"].items():
+        assert all(torch.equal(rank["by hand"][name], tensor) for rank in ranks), name
+    assert all(
+        "an optimizer of your own trains in one process" in rank["refused"] for rank in ranks
+    )
 
 
 def test_two_processes_that_finetune_a_tables_network_write_one_row(two):
