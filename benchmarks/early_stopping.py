@@ -3,6 +3,7 @@
     python benchmarks/early_stopping.py record digits --seed 0    # stops no trial; 10 minutes
     python benchmarks/early_stopping.py record digits --seed 1 --sampler random
     python benchmarks/early_stopping.py record short --seed 2 --sampler random    # 3 minutes
+    python benchmarks/early_stopping.py record few --seed 3 --sampler random    # 5 minutes
     python benchmarks/early_stopping.py replay    # each method, over all recordings
     python benchmarks/early_stopping.py replay --registry ../optunahub-registry/package
 
@@ -51,6 +52,15 @@ SWEPT = (
 SETTINGS = {
     "digits": ["sweep.n_trials=32"],
     "short": ["sweep.n_trials=48", "search.epochs=12", "search.distill=null", "finetune=null"],
+    # A tenth of the training images: accuracies lie far apart.
+    "few": [
+        "sweep.n_trials=40",
+        "search.epochs=16",
+        "search.distill=null",
+        "search.refine.candidates=0",
+        "finetune=null",
+        "data.train_share=0.1",
+    ],
 }
 MEDIAN = {"method": "median", "metric": "val_top1"}
 # What a study has as its early stopping, which also says the rungs.
@@ -143,7 +153,10 @@ class Recorder(Callback):
 def record(
     name: Annotated[
         str,
-        typer.Argument(help="digits: the study as it is; short: 12 epochs and no fine-tuning."),
+        typer.Argument(
+            help="digits: the study as it is; short: 12 epochs and no fine-tuning; few: 16 epochs "
+            "and few images."
+        ),
     ],
     seed: Annotated[int, typer.Option(help="Seed of the study.")] = 0,
     sampler: Annotated[str, typer.Option(help="Sampler of the study.")] = "tpe",

@@ -31,7 +31,7 @@ _FIELD = re.compile(r"[^\s.]+(\.[^\s.]+){0,15}")
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def load_study(path: Path, settings: Sequence[str] = ()) -> StudyConfig:
+def load_study(path: Path | str, settings: Sequence[str] = ()) -> StudyConfig:
     """Read a study from a YAML file.
 
     Args:
@@ -43,7 +43,7 @@ def load_study(path: Path, settings: Sequence[str] = ()) -> StudyConfig:
     Raises:
         InputError: There is no such file, it is not YAML, or something in it is not allowed.
     """
-    return _study(_File.read(shipped("studies").get(str(path), path)), settings)
+    return _study(_File.read(shipped("studies").get(str(path), Path(path))), settings)
 
 
 def as_study(given: StudyConfig | Path | str) -> StudyConfig:
@@ -52,7 +52,7 @@ def as_study(given: StudyConfig | Path | str) -> StudyConfig:
     Raises:
         InputError: There is no such file, or something in it is not allowed.
     """
-    return given if isinstance(given, StudyConfig) else load_study(Path(given))
+    return given if isinstance(given, StudyConfig) else load_study(given)
 
 
 def names_study(source: str) -> bool:

@@ -187,9 +187,9 @@ class Objective:
         """
         number = trial.number
         run = trial.user_attrs.get(RUN, {"numbers": [], "seed": self.config.seed + number})
-        if run["numbers"]:
-            take_checkpoints(self.folder, run["numbers"][-1], number)
+        # In this order, a process killed in between leaves a trial that knows where to look.
         trial.set_user_attr(RUN, {**run, "numbers": [*run["numbers"], number]})
+        take_checkpoints(self.folder, run["numbers"], number)
         seed: int = run["seed"]
         return seed
 

@@ -296,11 +296,19 @@ def checkpoint_folder(folder: Path, trial: int) -> Path:
     return folder / CHECKPOINTS / f"trial-{trial:05d}"
 
 
-def take_checkpoints(folder: Path, earlier: int, trial: int) -> None:
-    """Give the checkpoints of an interrupted trial, if there are any, to one that goes on from it."""
-    checkpoints = checkpoint_folder(folder, earlier)
-    if checkpoints.is_dir():
-        checkpoints.replace(checkpoint_folder(folder, trial))
+def take_checkpoints(folder: Path, earlier: Sequence[int], trial: int) -> None:
+    """Give the checkpoints of a run to the number that it goes on under.
+
+    Args:
+        folder: The study's.
+        earlier: The numbers that the run had before, the latest last.
+        trial: The number that it has now.
+    """
+    for number in reversed(earlier):
+        checkpoints = checkpoint_folder(folder, number)
+        if checkpoints.is_dir():
+            durable.rename(checkpoints, checkpoint_folder(folder, trial))
+            return
 
 
 def drop_checkpoints(folder: Path, trial: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 import timm
 import yaml
 from commands import ofbnas, process
-from conftest import DIGITS, KWARGS, NAME, ROOT, make
+from conftest import DIGITS, KWARGS, NAME, make
 from running import STUDY
 
 
