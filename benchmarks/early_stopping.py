@@ -22,7 +22,7 @@ import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple
 
 import hub_pruners
 import numpy as np
@@ -34,7 +34,7 @@ import typer
 from ofbnas.config import StudyConfig
 from ofbnas.config.study_file import load_study
 from ofbnas.study.cluster.sampling import StudySearch
-from ofbnas.study.cluster.stopping import Rule, rule_of
+from ofbnas.study.cluster.stopping import rule_of
 from ofbnas.study.images import data_of
 from ofbnas.study.parent import trained_parent, untrained_parent
 from ofbnas.study.trial import run_trial
@@ -110,30 +110,6 @@ class Arrival(NamedTuple):
     rung: int
     place: int
     trial: int
-
-
-class Judge(Protocol):
-    """Decides at rungs."""
-
-    def promotes(self, earlier: Sequence[Reached], report: Reached) -> bool:
-        """Whether a trial continues, given what was reported before and what it reports now."""
-
-    def ended(self, trial: int, values: Mapping[str, float]) -> None:
-        """A trial has run to the end, with these results."""
-
-
-class OwnJudge:
-    """Asks the rule that a study of ours asks; without a rule every trial continues."""
-
-    def __init__(self, rule: Rule | None) -> None:
-        self.rule = rule
-
-    def promotes(self, earlier: Sequence[Reached], report: Reached) -> bool:
-        """Ask the rule."""
-        return self.rule is None or self.rule(earlier, report)
-
-    def ended(self, trial: int, values: Mapping[str, float]) -> None:
-        """Nothing: a rule looks at rungs alone."""
 
 
 class Recorder(Callback):
@@ -259,7 +235,7 @@ class Recording:
 
         self.parent = untrained_parent(study_of(self.study, None)).costs()
 
-    def judge(self, method: str, study: StudyConfig, registry: Path | None) -> Judge:
+    def judge(self, method: str, study: StudyConfig, registry: Path | None) -> hub_pruners.Judge:
         """What decides at rungs.
 
         Args:
@@ -278,7 +254,9 @@ class Recording:
             if "quarter" in method:
                 base = optuna.pruners.PercentilePruner(25.0)
             return hub_pruners.multi_metric(registry, base, self.trials, study.objectives)
-        return OwnJudge(None if METHODS[method] is None else rule_of(study, self.parent))
+        return hub_pruners.OwnJudge(
+            None if METHODS[method] is None else rule_of(study, self.parent)
+        )
 
     def replayed(
         self,

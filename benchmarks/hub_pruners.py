@@ -1,19 +1,44 @@
-"""Pruners of OptunaHub, asked as the replay of `early_stopping.py` asks our own rules."""
+"""What decides at rungs in the replay of `early_stopping.py`: our rules, and pruners of OptunaHub."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 import optunahub
 
 from ofbnas.config.sweep import Objective
+from ofbnas.study.cluster.stopping import Rule
 from ofbnas.study.tuning.rungs import Reached
 
 OURS = Path(__file__).parent.parent / "optunahub" / "package"
 Ask = Callable[[optuna.Trial, Mapping[str, float], int], bool]  # whether a trial is to be pruned
+
+
+class Judge(Protocol):
+    """Decides at rungs."""
+
+    def promotes(self, earlier: Sequence[Reached], report: Reached) -> bool:
+        """Whether a trial continues, given what was reported before and what it reports now."""
+
+    def ended(self, trial: int, values: Mapping[str, float]) -> None:
+        """A trial has run to the end, with these results."""
+
+
+class OwnJudge:
+    """Asks the rule that a study of ours asks; without a rule every trial continues."""
+
+    def __init__(self, rule: Rule | None) -> None:
+        self.rule = rule
+
+    def promotes(self, earlier: Sequence[Reached], report: Reached) -> bool:
+        """Ask the rule."""
+        return self.rule is None or self.rule(earlier, report)
+
+    def ended(self, trial: int, values: Mapping[str, float]) -> None:
+        """Nothing: a rule looks at rungs alone."""
 
 
 class HubJudge:
