@@ -16,7 +16,8 @@ from made_studies import journal_of
 from rows import write_row
 
 from ofbnas.config.study_file import dump_study, load_study
-from ofbnas.table.store import history_arrow, read_arrow, write_history
+from ofbnas.table.history import history_arrow, write_history
+from ofbnas.table.store import read_arrow
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(

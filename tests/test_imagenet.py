@@ -66,6 +66,7 @@ def test_a_study_searches_at_real_width(imagenet, tmp_path, name):
         "search.batch_size": 6,
         "search.accumulate": 3,
         "search.importance.start_batches": 1,
+        "search.compensation.images": 2,
         "finetune.epochs": 1,
         "finetune.batch_size": 4,
         "finetune.accumulate": 2,

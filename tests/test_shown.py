@@ -37,7 +37,9 @@ class Texts(HTMLParser):
 def found(model) -> SearchResult:
     sizes = {axis.name: axis.size for axis in axes(model)}
     subnet = Subnet(Architecture(HOSTILE, {}, sizes), model)
-    return SearchResult(subnet, macs=123_456, params=789, note=HOSTILE, forced=0, history=[{}] * 99)
+    return SearchResult(
+        subnet, macs=123_456, params=789, note=HOSTILE, forced=0, history=[{}] * 99, epochs=[]
+    )
 
 
 def test_a_network_is_shown_by_its_sizes(found):

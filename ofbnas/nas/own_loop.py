@@ -294,17 +294,17 @@ class SearchRun:
         Raises:
             InputError: They cannot.
         """
+        if parallel.shard().world > 1:
+            raise InputError(
+                "an optimizer of your own trains in one process, since DistributedDataParallel "
+                "cannot follow a shrink: with several, call step"
+            )
         config = self._stage.config
         _refuse(config.model_fields_set, OF_THE_WEIGHTS, "set them where you make your optimizer")
         if config.augment.model_fields_set:
             raise InputError("augment has no effect: augment and mix images in your loop")
         if self.steps_done:
             raise InputError("steps were made with ofbnas' optimizers: attach yours before them")
-        if parallel.shard().world > 1:
-            raise InputError(
-                "an optimizer of your own trains in one process, since DistributedDataParallel "
-                "cannot follow a shrink: with several, call step"
-            )
         self._own = True
         self._stage.network.leave_weights(config.model_copy(update={"clip_grad": None}))
 

@@ -17,6 +17,14 @@ from ofbnas.cli.interrupts import ANSWER, answered
 LIBC = ctypes.CDLL(None)
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Interrupts raise KeyboardInterrupt, even where whoever started the tests ignores them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_is_answered_while_the_main_thread_is_busy():
     mutex = ctypes.create_string_buffer(64)  # zeros are an unlocked mutex, on Linux and macOS
     LIBC.pthread_mutex_lock(mutex)

@@ -13,7 +13,8 @@ from own_study import SHARE, tiny
 from ofbnas.errors import InputError
 from ofbnas.models.axes import axes
 from ofbnas.nas.perturbed import PERTURBABLE, Origin, go_on_from
-from ofbnas.nas.run import SearchRun
+from ofbnas.nas.run import StageRun
+from ofbnas.nas.stage import Stage
 from ofbnas.training.checkpoint import StaleCheckpointError
 from ofbnas.training.loop import train
 
@@ -49,7 +50,8 @@ def run(data, checkpoint, trial, epochs):
     """A trial's search until some epochs are done, from its checkpoint if there is one."""
     model = make()
     search = STUDY.with_values(trial.values).search
-    made = SearchRun(model, data, search, axes(model, SPACE), seed=STUDY.seed + trial.trial)
+    stage = Stage(model, data, search, axes(model, SPACE), STUDY.seed + trial.trial)
+    made = StageRun(stage)
     with pytest.raises(Killed):
         train(made, callbacks=[Recorder(killed_after=epochs)], checkpoint=checkpoint)
     return made.state()

@@ -101,4 +101,4 @@ def test_a_plan_measures_what_narrower_blocks_save():
     words += ["search_space={embed: [32], heads: [0, 1], head_size: [8], mlp: [0, 64]}"]
     done = ofbnas("study", "plan", DIGITS, *(w for word in words for w in ("--set", word)))
     assert done.returncode == 0, done.stderr
-    assert "budget, ms" in done.stdout and "at the least sizes" in done.stdout
+    assert "budget, latency" in done.stdout and "at the least sizes" in done.stdout

@@ -78,7 +78,7 @@ def test_trials_are_stopped_early_and_a_killed_study_keeps_its_rungs(tmp_path):
     assert any(t.state.name == "RUNNING" for t in before)
     left = {t.number: t.user_attrs["rungs"] for t in before if "rungs" in t.user_attrs}
 
-    assert "were stopped early" in finish(file, out)
+    assert "trials stopped early" in finish(file, out)
     assert written(out).items() >= done.items(), "finished trials were not run again"
     after, table = trials(out), read_table(out)
     assert all(
