@@ -84,7 +84,7 @@ def write_digits(folder: Path) -> Path:
         write_row(folder, row)
     decisions = history_arrow(TABLE).to_pylist()
     for trial, of_trial in groupby(decisions, key=itemgetter("trial")):
-        write_history(folder, trial, list(of_trial))
+        write_history(folder, trial, list(of_trial), study="digits")
     journal_of(folder, rows)
     return folder
 

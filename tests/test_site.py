@@ -40,7 +40,7 @@ def test_a_broken_link_is_an_error(tmp_path):
     for part in ("docs", "tools"):
         shutil.copytree(ROOT / part, tmp_path / part)
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
-    for part in ("studies", "search_spaces", "ofbnas"):
+    for part in ("studies", "search_spaces", "ofbnas", "examples", "optunahub"):
         (tmp_path / part).symlink_to(ROOT / part)
     page = tmp_path / "docs" / "index.md"
     page.write_text(f"{page.read_text()}\n[nowhere](tutorial.md#nowhere)\n")
