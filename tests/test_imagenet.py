@@ -67,6 +67,8 @@ def test_a_study_searches_at_real_width(imagenet, tmp_path, name):
         "search.accumulate": 3,
         "search.importance.start_batches": 1,
         "search.compensation.images": 2,
+        "search.evaluate_every": 0,
+        "finetune.evaluate_every": 0,
         "finetune.epochs": 1,
         "finetune.batch_size": 4,
         "finetune.accumulate": 2,
