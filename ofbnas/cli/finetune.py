@@ -228,7 +228,8 @@ def _trained(
 
 def _same(data: DataConfig, other: DataConfig) -> bool:
     """Whether two sections are of the same images, wherever the code that makes them lies."""
-    ours, others = data.model_dump(), other.model_dump()
-    if ":" in data.name:
-        others["path"] = ours.get("path")
-    return ours == others
+    from ofbnas.config import OwnDataConfig
+
+    if isinstance(data, OwnDataConfig) and isinstance(other, OwnDataConfig):
+        return data == other.model_copy(update={"path": data.path})
+    return data == other

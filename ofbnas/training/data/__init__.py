@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ofbnas.config.model import kind_of_data
 from ofbnas.errors import InputError
 from ofbnas.training.data.base import Data, Epoch, Split
 from ofbnas.training.data.images import ImageData
@@ -46,12 +47,13 @@ def load_data(name: str, **settings: Any) -> Data:
     Raises:
         InputError: The name is unknown, or files are missing or damaged.
     """
+    kind = kind_of_data({"name": name})
+    if kind == "images":
+        return image_data(name, **settings)
+    if kind == "own":
+        return made_data(name, **settings)
     if name in SIZES:
         return small_data(name, **settings)
-    if name == "folder" or "/" in name:
-        return image_data(name, **settings)
-    if ":" in name:
-        return made_data(name, **settings)
     raise InputError(
         f"data set {name} is unknown, expected one of {', '.join(SIZES)}, folder, timm's "
         "hfds/NAME, or module:function"
@@ -68,7 +70,7 @@ def load_test(name: str, **settings: Any) -> Split:
     Raises:
         InputError: The name is unknown, or files are missing or damaged.
     """
-    if name in SIZES or ":" in name:
+    if kind_of_data({"name": name}) != "images":
         return load_data(name, **settings).test
     for field in TRAINING_FIELDS:
         settings.pop(field, None)
