@@ -38,7 +38,9 @@ def test_the_snippets_for_optuna_make_tables(tmp_path):
 
 @pytest.mark.slow
 def test_the_snippets_for_ray_make_tables(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))  # for Tune's results, and the parent
+    # Not HOME, where Ray has the token that one process keeps for all its clusters.
+    monkeypatch.setenv("OFBNAS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("ray.train.constants.DEFAULT_STORAGE_PATH", str(tmp_path / "results"))
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         run(TUNE, tmp_path)
