@@ -87,7 +87,8 @@ LATENCY_SCHEMA = pa.schema(
         _column("batches", pa.int32(), "Number of batches that were timed."),
         _column("versions", pa.string(), "JSON: versions of ofbnas, torch, timm and others."),
         _column("measured_at", pa.timestamp("us", tz="UTC"), "When.", nullable=False),
-    ]
+    ],
+    metadata={parquet.VERSION_KEY: str(VERSION)},
 )
 
 
@@ -106,19 +107,26 @@ def add_latencies(source: Path, records: Sequence[Mapping[str, Any]]) -> Path:
     Returns:
         The file.
     """
+    added = pa.Table.from_pylist(list(records), schema=LATENCY_SCHEMA)
+    before = latency_arrow(source)
+    table = added if before is None else pa.concat_tables([before, added])
+    return parquet.write(table, latency_file(source))
+
+
+def latency_arrow(source: Path) -> pa.Table | None:
+    """All that was measured of a table's networks, with the types of the schema; None if nothing was.
+
+    Raises:
+        InputError: The file is not one of latencies.
+    """
     file = latency_file(source)
-    parts = [pa.Table.from_pylist(list(records), schema=LATENCY_SCHEMA)]
-    if file.exists():
-        parts.insert(0, _read(file))
-    table = pa.concat_tables(parts)
-    versioned = table.replace_schema_metadata({parquet.VERSION_KEY: str(VERSION)})
-    return parquet.write(versioned, file)
-
-
-def _read(file: Path) -> pa.Table:
-    """The latencies in a file, with the types of the schema."""
-    table = parquet.read(file, required=LATENCY_SCHEMA.names)
-    return table.select(LATENCY_SCHEMA.names).replace_schema_metadata(None).cast(LATENCY_SCHEMA)
+    if not file.exists():
+        return None
+    table = parquet.read(file, required=LATENCY_SCHEMA.names).select(LATENCY_SCHEMA.names)
+    try:
+        return table.replace_schema_metadata(None).cast(LATENCY_SCHEMA)
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"{file}: its columns are not those of latencies: {error}") from None
 
 
 def with_latencies(
@@ -140,15 +148,15 @@ def with_latencies(
     """
     import pandas as pd
 
-    file = latency_file(source)
-    if not file.exists():
+    arrow = latency_arrow(source)
+    if arrow is None:
         return table
-    measured = _read(file).to_pandas().sort_values("measured_at", kind="stable")
+    measured = arrow.to_pandas().sort_values("measured_at", kind="stable")
     measured["conditions"] = [str(_conditions(row)) for row in measured.to_dict("records")]
     if wanted is None:
         measured = measured[measured["conditions"] == measured["conditions"].iloc[-1]]
     else:
-        measured = _selected(measured, wanted, file)
+        measured = _selected(measured, wanted, latency_file(source))
 
     of_parent = measured["arch_id"].isna()
     found = _newest(measured[~of_parent], ["arch_id"])

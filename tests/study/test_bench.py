@@ -11,11 +11,13 @@ import pytest
 import torch
 from commands import ofbnas
 from conftest import KWARGS, NAME, ROOT, make
+from sharing import get
 
 from ofbnas.errors import InputError
 from ofbnas.study.bench import Benched, bench, conditions_of, of_table
 from ofbnas.study.report.contents import contents
 from ofbnas.table.latency import LATENCY_SCHEMA, add_latencies, with_latencies
+from ofbnas.table.sharing.share import push
 from ofbnas.table.store import read_table, write_table
 from ofbnas.training import onnx_runtime
 from ofbnas.training.onnx_runtime import to_onnx
@@ -75,6 +77,26 @@ def test_a_network_measured_again_has_its_newest_time(table):
     of_row = newest[newest["arch_id"] == row["arch_id"]]
     assert set(of_row["latency_ms"]) == {records[0]["median_ms"]}
     assert newest["parent_latency_ms"].isna().all(), "its parent was not measured"
+
+
+def test_times_are_shared_with_their_table(table, tmp_path):
+    row = read_table(table).iloc[0]
+    conditions = conditions_of("cpu", [1], 1, "float32", False, "torch")
+    benched = [Benched(row["arch_id"], row["model"], row["model_kwargs"], make(depth=1))]
+    add_latencies(table, list(bench(benched, conditions, seconds=0)))
+    push(str(table), str(tmp_path / "pushed"), weights="none", notify=print)
+    get(tmp_path / "pushed", tmp_path / "pulled")
+    pulled, here = (
+        with_latencies(read_table(place), place)["latency_ms"]
+        for place in (tmp_path / "pulled", table)
+    )
+    assert here.notna().any() and pulled.equals(here)
+    assert "`latency.parquet` has latencies" in (tmp_path / "pulled" / "README.md").read_text()
+
+    file = table / "latency.parquet"
+    pd.read_parquet(file).assign(median_ms="fast").to_parquet(file)
+    with pytest.raises(InputError, match="latency.parquet"):
+        push(str(table), str(tmp_path / "again"), weights="none", notify=print)
 
 
 def test_a_network_is_built_as_its_row_says(table):

@@ -116,15 +116,25 @@ def test_asha_stops_a_trial_and_a_mistake_fails_one(one_cpu, tmp_path):
 
 
 @pytest.mark.slow
-def test_population_based_training_goes_on_from_another_trials_checkpoint(one_cpu, tmp_path):
-    """The second trial costs more, so it takes the checkpoint of the first, with another rate."""
+@pytest.mark.parametrize(
+    ("synch", "interval"), [(True, 2), (False, 1)], ids=["synchronous", "asynchronous"]
+)
+def test_population_based_training_goes_on_from_another_trials_checkpoint(
+    one_cpu, tmp_path, synch, interval
+):
+    """The second trial costs more, so it takes the checkpoint of the first, with another rate.
+
+    With one CPU, trials take turns at each interval. Where none waits for the others, Tune keeps the
+    checkpoint of the better trial from the second interval on: at the first, it does not know yet
+    that it is the better one.
+    """
     population = PopulationBasedTraining(
         time_attr="epoch",
-        perturbation_interval=2,
+        perturbation_interval=interval,
         quantile_fraction=0.5,
         resample_probability=0.0,
         hyperparam_mutations={"search.lr": [1e-3, 2e-3, 4e-3]},
-        synch=True,
+        synch=synch,
     )
     space = {"search.lr": 2e-3, SHARE: tune.grid_search([0.3, 0.8])}
     results = tuned(tiny(), tmp_path, space, scheduler=population)

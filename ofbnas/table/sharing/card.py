@@ -20,14 +20,18 @@ from ofbnas.table.units import with_unit
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 MOST = 20  # rows of the front, and names in a list, that are shown
 
+# What else may be shared, and what it has.
+ALSO = {
+    layout.COMPACT_HISTORY: "losses, accuracies and the options left over time, for each trial",
+    layout.LATENCY: "latencies that were measured, each with its device, batch size and precision",
+}
+
 
 def card(
     rows: pd.DataFrame,
     shared: Collection[str],
     address: str,
-    *,
-    picture: bool,
-    history: bool,
+    files: Collection[str],
 ) -> str:
     """The text of a shared table's README.md.
 
@@ -35,8 +39,7 @@ def card(
         rows: The table.
         shared: The folders of weights that are shared, relative to the table's.
         address: Where the shared table will be.
-        picture: Whether a picture of the front is shared.
-        history: Whether the trials' history is shared.
+        files: Names of the files that are shared.
     """
     # Readers of the Hub find the address; others read the card in a folder that they have.
     here = "."
@@ -49,10 +52,10 @@ def card(
     datasets = _names(rows, "dataset")
     data = f" on {datasets}" if datasets else ""
     parents = _names(rows, "model")
-    drawn = f"![The Pareto front]({PICTURE})\n\n" if picture else ""
-    also = _HISTORY if history else ""
+    drawn = f"![The Pareto front]({PICTURE})\n\n" if PICTURE in files else ""
+    also = "".join(f"`{name}` has {content}.\n" for name, content in ALSO.items() if name in files)
     return f"""---
-{yaml.safe_dump(_metadata(rows, studies, history), sort_keys=False, allow_unicode=True).strip()}
+{yaml.safe_dump(_metadata(rows, studies, files), sort_keys=False, allow_unicode=True).strip()}
 ---
 {CARD_MARK}
 
@@ -97,11 +100,6 @@ table = pandas.read_parquet("{here}/{layout.COMPACT}")
 {also}"""
 
 
-_HISTORY = (
-    "`history.parquet` has losses, accuracies and the options left over time, for each trial.\n"
-)
-
-
 def _columns() -> str:
     """The table's columns as the rows of a table in Markdown."""
     explained = [column for column in COLUMNS.values() if column.in_card]
@@ -110,7 +108,7 @@ def _columns() -> str:
     )
 
 
-def _metadata(rows: pd.DataFrame, studies: str, history: bool) -> dict[str, Any]:
+def _metadata(rows: pd.DataFrame, studies: str, files: Collection[str]) -> dict[str, Any]:
     """The card's metadata, which the Hub reads."""
     size = next((name for most, name in SIZES if len(rows) < most), "n>1M")
     configs: list[dict[str, Any]] = [
@@ -120,8 +118,11 @@ def _metadata(rows: pd.DataFrame, studies: str, history: bool) -> dict[str, Any]
             "default": True,
         },
     ]
-    if history:
-        configs.append({"config_name": layout.HISTORY_FOLDER, "data_files": layout.COMPACT_HISTORY})
+    configs += [
+        {"config_name": name.removesuffix(".parquet"), "data_files": name}
+        for name in ALSO
+        if name in files
+    ]
     return {
         "pretty_name": f"Architectures of {studies}",
         "task_categories": ["image-classification"],

@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ofbnas.errors import InputError
 from ofbnas.files.weights import SUBNET_FILES, file_sha256
-from ofbnas.table.layout import COMPACT, COMPACT_HISTORY
+from ofbnas.table.layout import COMPACT, COMPACT_HISTORY, LATENCY
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 CARD = "README.md"
 PICTURE = "front.png"
 CARD_MARK = "<!-- Written by ofbnas table push; the next push writes it anew. -->"
-TABLE_FILES = (COMPACT, COMPACT_HISTORY, PICTURE, CARD)  # beside folders of weights
+TABLE_FILES = (COMPACT, COMPACT_HISTORY, LATENCY, PICTURE, CARD)  # beside folders of weights
 
 MAX_BYTES = 16 * 2**20
 MAX_FILES = 50_000

@@ -17,6 +17,7 @@ from ofbnas.files.weights import CONFIG, SUBNET_FILES, WEIGHTS
 from ofbnas.table import layout, parquet, query, store
 from ofbnas.table.front import front
 from ofbnas.table.history import history_arrow
+from ofbnas.table.latency import latency_arrow
 from ofbnas.table.plot import plot_front
 from ofbnas.table.sharing import transfer
 from ofbnas.table.sharing.card import card
@@ -131,21 +132,18 @@ def collect(
     for _, row in with_weights.iterrows():
         files |= _subnet_files(source, home, row, weights)
     files[layout.COMPACT] = parquet.write(arrow, scratch / layout.COMPACT)
-    history = history_arrow(source)
-    if history is not None:
-        path = scratch / layout.COMPACT_HISTORY
-        files[layout.COMPACT_HISTORY] = parquet.write(history, path)
+    beside = {
+        layout.COMPACT_HISTORY: history_arrow(source),
+        layout.LATENCY: latency_arrow(source),
+    }
+    for name, measured in beside.items():
+        if measured is not None:
+            files[name] = parquet.write(measured, scratch / name)
     if _draw(rows, scratch / PICTURE, notify):
         files[PICTURE] = scratch / PICTURE
 
     shared = {str(PurePosixPath(name).parent) for name in files if "/" in name}
-    text = card(
-        rows,
-        shared,
-        address,
-        picture=PICTURE in files,
-        history=history is not None,
-    )
+    text = card(rows, shared, address, files)
     files[CARD] = durable.write(scratch / CARD, text)
 
     check_names(files, str(source))
