@@ -92,6 +92,8 @@ class SpaceConfig(Section):
     """Channels of a head."""
     mlp: SizesFrom0 | None = None
     """Hidden units of an MLP; 0 removes it from its block."""
+    alike: bool = False
+    """Whether all blocks take the same sizes, and the embedding that of all heads together."""
 
 
 def _kind_of_space(value: Any) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ofbnas.errors import InputError
 from ofbnas.models.axes import Axis, Binding, reference_counts
-from ofbnas.models.axes.axis import Shape, prefixes, shapes_of
+from ofbnas.models.axes.axis import Kind, Shape, prefixes, shapes_of
 from ofbnas.models.bimask import ExpectedSize
 from ofbnas.models.uses import count_uses
 
@@ -70,6 +70,7 @@ class Cost:
         grouped: Cost per group, a head in an attention, [axes], whole numbers.
         quadratic: Cost per pair of units, [axes, axes], whole numbers, upper triangle.
         branches: What goes with the last unit of an axis; None if no axis can go.
+        alike: Kinds of the axes, where only networks whose blocks are alike are allowed; else empty.
     """
 
     names: tuple[str, ...]
@@ -78,6 +79,7 @@ class Cost:
     grouped: NDArray[np.int64]
     quadratic: NDArray[np.int64]
     branches: Branches | None = None
+    alike: tuple[Kind, ...] = ()
 
     def of(self, sizes: Sizes) -> int:
         """The cost at sizes (groups, channels), in the order of `names`.
@@ -230,8 +232,15 @@ def cost_of(
             case _:
                 num_axes = len(term.by_units) + len(term.by_groups)
                 raise InputError(f"{name} lies along {num_axes} axes in a way a cost cannot follow")
-    names = tuple(axis.name for axis in axes)
-    return Cost(names, constant, linear, grouped, quadratic, branches if branch_of else None)
+    return Cost(
+        names=tuple(axis.name for axis in axes),
+        constant=constant,
+        linear=linear,
+        grouped=grouped,
+        quadratic=quadratic,
+        branches=branches if branch_of else None,
+        alike=tuple(axis.kind for axis in axes if axis.alike),
+    )
 
 
 def _add_to_branch_(

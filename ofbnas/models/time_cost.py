@@ -137,6 +137,7 @@ class TimeCost:
         names: The axes, in the order of sizes.
         tables: What was measured.
         scale: What predictions are multiplied by, so that they agree with whole networks.
+        alike: Kinds of the axes, where only networks whose blocks are alike are allowed; else empty.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class TimeCost:
         self.scale = scale
         self.measure = measure
         self.kinds = [axis.kind for axis in axes]
+        self.alike = tuple(axis.kind for axis in axes if axis.alike)
         self.embed = self.kinds.index("embed")
         self._own = cache(self._interpolated)
 

@@ -15,6 +15,7 @@ from ofbnas.files.cache import cache_folder
 from ofbnas.models.axes import Axis
 from ofbnas.models.cost import Cost, Metric, cost_of, sizes_of
 from ofbnas.models.time_cost import TimeCost
+from ofbnas.nas.alike import best_alike, picked
 from ofbnas.nas.dynamic import Floats, Ints, Window
 from ofbnas.nas.knapsack import AnyCost, best_picks
 from ofbnas.nas.timing import time_cost
@@ -45,7 +46,8 @@ def choose(
     meet in a chain (the embeddings of stages), the programming goes along the chain instead. Only
     with more than `MAX_STATES` distinct partial costs (in a chain, `MAX_STATES_IN_CHAIN` for each
     option) are nearly equal ones merged, and the better one is kept: then the choice is still
-    inside the window, and near the best.
+    inside the window, and near the best. Networks whose blocks have to be alike are so few that all
+    are looked at.
 
     Args:
         cost: The cost of sizes.
@@ -61,6 +63,8 @@ def choose(
     >>> choose(cost, sizes, [np.log([0.2, 0.1, 0.7])], Window(20, 50))
     [0]
     """
+    if cost.alike:
+        return best_alike(cost, sizes, scores, window)
     picks = best_picks(cost, sizes, scores, window)
     if picks is not None:
         return picks
@@ -101,14 +105,14 @@ def choose_measured(
             picks = choose(cost, sizes, scores, Window(0, aim.limit))
         if picks is None:
             break
-        picked = [options[pick] for options, pick in zip(sizes, picks, strict=True)]
-        measured = cost.measured(picked)
+        chosen = picked(sizes, picks)
+        measured = cost.measured(chosen)
         if measured in window:
             return picks
         if best_time < measured <= window.limit:
             best = picks
             best_time = measured
-        ratio = measured / cost.of(picked)
+        ratio = measured / cost.of(chosen)
         aim = Window(math.ceil(window.floor / ratio), math.floor(window.limit / ratio))
     if best is None:
         raise InputError(
@@ -130,7 +134,8 @@ def reachable(
     window: Window,
 ) -> bool:
     """Whether some choice of one option per axis costs what the window allows."""
-    if _widened(cost, sizes, window) is not None:  # much faster, and mostly enough
+    # Widening is much faster, and mostly enough.
+    if not cost.alike and _widened(cost, sizes, window) is not None:
         return True
     return choose(cost, sizes, _equal_scores(sizes), window) is not None
 
@@ -254,7 +259,7 @@ def _widened(
         order = np.argsort(options.prod(1), kind="stable")
         orders.append(order)
         picks.append(int(order[0]))
-    picked = np.array([options[pick] for options, pick in zip(sizes, picks, strict=True)])
+    widened = picked(sizes, picks)
 
     for axis, options in enumerate(sizes):
         order = orders[axis]
@@ -263,13 +268,13 @@ def _widened(
         too_wide = len(order)
         while too_wide - fits > 1:
             middle = (fits + too_wide) // 2
-            picked[axis] = options[order[middle]]
-            if cost.of(picked) <= window.limit:
+            widened[axis] = options[order[middle]]
+            if cost.of(widened) <= window.limit:
                 fits = middle
             else:
                 too_wide = middle
         picks[axis] = int(order[fits])
-        picked[axis] = options[picks[axis]]
-    if cost.of(picked) not in window:
+        widened[axis] = options[picks[axis]]
+    if cost.of(widened) not in window:
         return None
     return picks

@@ -5,7 +5,8 @@ whole candidates are made: cut from the parent, compensated, and compared with t
 that they were not compensated on. Before any training, that tells good sizes from bad ones. From
 the best of what was chosen and of uniform sizes, a hill is climbed: kinds of axes, then their first
 and second halves, then single axes get a larger or smaller share of the budget, for as long as that
-brings a candidate nearer to the parent. It needs no labels.
+brings a candidate nearer to the parent. Of networks whose blocks have to be alike, there are so few
+that no hill is climbed. It needs no labels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor
 from ofbnas.config import SearchConfig
 from ofbnas.models.axes import Axis, Size
 from ofbnas.models.time_cost import TimeCost
-from ofbnas.nas.budget import Budget
+from ofbnas.nas.alike import choices, picked
+from ofbnas.nas.budget import Budget, option_sizes
 from ofbnas.nas.comparison import comparison_with, fisher_saliency
 from ofbnas.nas.compensation import Cut, ParentActivations, compensate_
 from ofbnas.nas.images import first_images
@@ -111,10 +113,9 @@ class Refinement:
         shares = [chosen[axis.name].numel() / axis.units for axis in axes]
         seen: list[list[Size]] = []
 
-        def is_better(tried: Sequence[float]) -> bool:
-            """Whether the sizes at these shares are the best so far; others are looked at once."""
+        def is_better(sizes: list[Size]) -> bool:
+            """Whether these sizes are the best so far; others are looked at once."""
             nonlocal best
-            sizes = proportional(axes, self.budget, tried)
             is_new = sizes not in seen and len(seen) < self.most
             if not is_new or self.budget.cost.of(sizes) not in self.budget.window:
                 return False
@@ -125,18 +126,30 @@ class Refinement:
             best = candidate
             return True
 
+        if self.budget.cost.alike:
+            for sizes in self._alike():
+                is_better(sizes)
+            return best
+
         equal = [1.0] * len(axes)
-        if is_better(equal):
+        if is_better(proportional(axes, self.budget, equal)):
             shares = equal
         improved = True
         while improved:
             improved = False
             for move in moves(axes):
                 moved = [share * factor for share, factor in zip(shares, move, strict=True)]
-                if is_better(moved):
+                if is_better(proportional(axes, self.budget, moved)):
                     shares = moved
                     improved = True
         return best
+
+    def _alike(self) -> Iterator[list[Size]]:
+        """The sizes of networks whose blocks are alike, the most expensive first."""
+        options = option_sizes(self.parent.axes)
+        every = [picked(options, picks) for picks in choices(self.budget.cost.alike, options)]
+        for sizes in sorted(every, key=self.budget.cost.of, reverse=True):
+            yield [(groups, channels) for groups, channels in sizes.tolist()]
 
     def measured(self, units: Units) -> Candidate:
         """A candidate, cut from the parent and compensated."""

@@ -107,7 +107,7 @@ def space_of(config: str | SpaceConfig) -> Space:
     """The space of a configuration whose search_space file has been read."""
     if isinstance(config, str):
         raise ValueError(f"search_space {config} has not been read; use ofbnas.config.load_study")
-    space: dict[str, Shares | Sequence[int]] = {}
+    space: dict[str, Shares | Sequence[int] | bool] = {}
     for key, choice in config:
         if isinstance(choice, RangeConfig):
             space[key] = Shares(choice.low, choice.high, choice.step, choice.multiple_of)

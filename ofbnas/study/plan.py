@@ -24,7 +24,8 @@ from ofbnas.errors import InputError
 from ofbnas.models.axes import Axis, input_size
 from ofbnas.models.cost import cost_of, least_sizes, sizes_of
 from ofbnas.models.time_cost import TimeCost
-from ofbnas.nas.budget import budget_of
+from ofbnas.nas.alike import choices
+from ofbnas.nas.budget import budget_of, option_sizes
 from ofbnas.nas.search import compress
 from ofbnas.study.images import data_of
 from ofbnas.study.parent import (
@@ -60,7 +61,6 @@ def describe_space(model: nn.Module, axes: Sequence[Axis], name: str) -> dict[st
     full = sizes_of(axes)
     least = least_sizes(axes)
 
-    # The number of architectures may exceed what a float holds, so logarithms are summed.
     return {
         "model": name,
         "gmacs": {
@@ -71,9 +71,17 @@ def describe_space(model: nn.Module, axes: Sequence[Axis], name: str) -> dict[st
             "full": params.of(full),
             "min": params.of(least),
         },
-        "log10_architectures": sum(math.log10(axis.num_options) for axis in axes),
+        "log10_architectures": _log10_architectures(axes),
         "axes": [_describe_axis(axis) for axis in axes],
     }
+
+
+def _log10_architectures(axes: Sequence[Axis]) -> float:
+    """Of the number of architectures, which itself may exceed what a float holds."""
+    if all(axis.alike for axis in axes):
+        kinds = [axis.kind for axis in axes]
+        return math.log10(sum(1 for _ in choices(kinds, option_sizes(axes))))
+    return sum(math.log10(axis.num_options) for axis in axes)
 
 
 def _describe_axis(axis: Axis) -> dict[str, Any]:

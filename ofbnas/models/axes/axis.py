@@ -84,6 +84,8 @@ class Axis:
         branch: Names of the modules and parameters that serve this axis alone, as the norm before an
             attention and the scale behind it: they go with its last unit. Empty where timm's
             forward pass needs the axis.
+        alike: Whether all blocks have to take the same sizes, with heads that are together as wide as
+            the embedding.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Axis:
     searchable: tuple[bool, bool] = (True, True)
     products: int = 0
     branch: tuple[str, ...] = ()
+    alike: bool = False
 
     def __repr__(self) -> str:
         groups, channels = self.size

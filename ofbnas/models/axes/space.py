@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from ofbnas.config.spacing import MAX_OPTIONS, count, spaced
 from ofbnas.errors import InputError
-from ofbnas.models.axes.axis import Axis
+from ofbnas.models.axes.axis import Axis, Size
 
 KEYS = ("embed", "heads", "head_size", "mlp")
+ALIKE = "alike"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Shares:
         return tuple(sorted(sizes)) or (size,)  # empty if 0 is the only share
 
 
-Space = Mapping[str, "Shares | Sequence[int]"]
+Choice = Shares | Sequence[int]
+Space = Mapping[str, Choice | bool]  # a choice for each of KEYS, and whether blocks are `ALIKE`
 
 # The space of OFB (arXiv 2403.15835): heads one by one instead of in twos.
 DEFAULT: Space = {
@@ -94,31 +96,68 @@ def with_options(axes: Sequence[Axis], space: Space) -> list[Axis]:
     Args:
         axes: Axes at the sizes of the model.
         space: "embed", "heads", "head_size", "mlp" to shares of the model's size, or to explicit
-            sizes.
+            sizes. With "alike", all blocks take the same sizes, and the embedding those of all heads
+            together.
 
     Raises:
         InputError: An explicit size is above the model's own, or below 1 where a block cannot do
-            without the axis.
+            without the axis; or blocks are to be alike, and the model's are not.
     """
-    unknown = sorted(set(space) - set(KEYS))
+    choices = {key: choice for key, choice in space.items() if not isinstance(choice, bool)}
+    unknown = sorted(set(space) - {*KEYS, ALIKE} | ({ALIKE} & set(choices)))
     if unknown:
         raise InputError(
-            f"search space has {', '.join(unknown)}, expected some of {', '.join(KEYS)}"
+            f"search space has {', '.join(unknown)}, expected some of {', '.join(KEYS)}, and whether "
+            f"blocks are {ALIKE}"
         )
+    if space.get(ALIKE):
+        return _alike(axes, choices)
     for key in ("embed", "head_size"):
-        choice = space.get(key)
+        choice = choices.get(key)
         if isinstance(choice, Shares) and choice.low == 0:
             raise InputError(
                 f"search space gives {key} shares from 0, but only heads and mlp may be removed: "
                 "set low above 0"
             )
     # Of a branch that is gone, there is nothing to choose.
-    return [axis if axis.gone else replace(axis, options=_options(axis, space)) for axis in axes]
+    return [axis if axis.gone else replace(axis, options=_options(axis, choices)) for axis in axes]
+
+
+def _alike(axes: Sequence[Axis], choices: Mapping[str, Choice]) -> list[Axis]:
+    """The axes of a model whose blocks are alike, and stay so: timm makes such from its arguments.
+
+    Raises:
+        InputError: The model's blocks are not alike, or the space has an embedding of its own.
+    """
+    if "embed" in choices:
+        raise InputError(
+            "search space gives embed sizes of its own, but where blocks are alike it is as wide as "
+            "all heads together: leave embed out"
+        )
+    sizes: dict[str, set[Size]] = {"embed": set(), "attn": set(), "mlp": set()}
+    for axis in axes:
+        sizes[axis.kind].add(axis.size)
+    of_attentions = {(1, heads * channels) for heads, channels in sizes["attn"]}
+    if any(len(found) != 1 for found in sizes.values()) or of_attentions != sizes["embed"]:
+        raise InputError(
+            "search space asks for blocks that are alike, with heads as wide as the embedding, but "
+            "this model's are not: set alike to false"
+        )
+
+    searched = []
+    for axis in axes:
+        # A block of timm's own has both branches.
+        own = replace(axis, branch=(), alike=True)
+        searched.append(replace(axis, options=_options(own, choices), alike=True))
+    heads, head_sizes = next(axis.options for axis in searched if axis.kind == "attn")
+    widths = {number * channels for number in heads for channels in head_sizes}
+    embedding = ((1,), tuple(sorted(widths)))
+    return [replace(axis, options=embedding) if axis.kind == "embed" else axis for axis in searched]
 
 
 def _options(
     axis: Axis,
-    space: Space,
+    space: Mapping[str, Choice],
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The numbers of groups and of channels."""
     groups, channels = axis.size
@@ -146,7 +185,7 @@ def _options(
 
 def _sizes(
     axis: Axis,
-    space: Space,
+    space: Mapping[str, Choice],
     key: str,
     size: int,
     unit: int = 1,
