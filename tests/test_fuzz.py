@@ -48,7 +48,7 @@ from ofbnas.table.store import read_table
 
 pytestmark = pytest.mark.slow
 
-FILES = int(os.environ.get("OFBNAS_FUZZ", "2000"))
+FILES = int(os.environ.get("OFBNAS_FUZZ", "1000"))
 SECONDS = 20  # that one file may take
 MEMORY = 10**9  # bytes that all files together may take beyond the start
 LIMIT = (

@@ -226,7 +226,7 @@ def print_front(result: dict[str, Any], tables: str) -> None:
     ref = f"{with_unit(x, volume['x'])}, {y} {volume['y']:g}"
     say(
         f"{len(front)} of {result['num_rows']} rows are on the front. "
-        f"Hypervolume {volume['share']:.1%} of what is possible, from the reference point {ref}."
+        f"Hypervolume {100 * volume['share']:.1f} % of what is possible, from the reference point {ref}."
     )
     if result["about_parents"]:
         say(result["about_parents"])
@@ -239,13 +239,13 @@ def _side(side: Side) -> dict[str, Any]:
     per_run = None
     interval = side.per_run
     if interval is not None:
-        per_run = f"{interval.low:.2%} to {interval.high:.2%}"
+        per_run = f"{100 * interval.low:.2f} to {100 * interval.high:.2f} %"
     return {
         "front of": side.label,
         "points": len(side.front),
         "rows": side.rows,
         "runs": side.runs,
-        "hypervolume": f"{side.hypervolume:.2%}",
+        "hypervolume": f"{100 * side.hypervolume:.2f} %",
         "per run (95 %)": per_run,
     }
 

@@ -70,7 +70,7 @@ def _block_time(share: float) -> str:
     >>> _block_time(0.9)
     'at the least sizes 90% of that at the largest: launches bound the time, and only depth helps'
     """
-    text = f"at the least sizes {share:.0%} of that at the largest"
+    text = f"at the least sizes {100 * share:.0f} % of that at the largest"
     if share > BOUND_BY_LAUNCHES:
         return f"{text}: launches bound the time, and only depth helps"
     return text

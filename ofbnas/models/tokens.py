@@ -31,7 +31,8 @@ class MaskedImageModelling(nn.Module):
         mask_token: [first embedding].
         grid: Places of the final features, (rows, columns).
         patches: Patches, (rows, columns); more than places where stages merge them.
-        patch: Side of a patch, pixels.
+        merging: Patches along each side of a place.
+        patch: Side of a place, pixels; the last ones may reach beyond the image.
         window: Side of the local window, pixels.
     """
 
@@ -43,8 +44,10 @@ class MaskedImageModelling(nn.Module):
         height = size[1]
         self.grid = final_grid(model)
         self.patches = patch_grid(model)
-        self.channels_first = family_of(model).channels_first
-        self.patch = height // self.grid[0]
+        family = family_of(model)
+        self.channels_first = family.channels_first
+        self.merging = family.merging(model)
+        self.patch = height // self.patches[0] * self.merging
         self.window = _nearest_odd(height * WINDOW_AT_224 / 224)
 
         model_axes = axes(model, {})
@@ -104,11 +107,27 @@ class MaskedImageModelling(nn.Module):
             images: [batch, channels, height, width].
             hidden: Numbers of hidden patches, at least one, [batch, hidden].
         """
-        normed = local_norm(images, self.window)
-        by_place = pixel_unshuffle(normed, self.patch)  # [batch, pixels, rows, columns]
-        pixels = by_place.flatten(2).transpose(1, 2)  # [batch, places, pixels]
-        target = _rows(pixels, hidden)
-        return nn.functional.l1_loss(self(features, hidden), target)
+        predicted = self(features, hidden)
+        target = self._pixels(local_norm(images, self.window), hidden)
+        # What lies beyond the image has no pixels to predict.
+        rows, columns = self.grid
+        if (rows * self.patch, columns * self.patch) != images.shape[-2:]:
+            inside = self._pixels(torch.ones_like(images), hidden) > 0
+            target = torch.where(inside, target, predicted.detach())
+        return nn.functional.l1_loss(predicted, target)
+
+    def _pixels(self, images: Tensor, places: Tensor) -> Tensor:
+        """The pixels of some places, [batch, places, channels x patch x patch].
+
+        Args:
+            images: [batch, channels, height, width]; beyond them, pixels are 0.
+            places: Numbers of the places, [batch, places].
+        """
+        rows, columns = self.grid
+        height, width = images.shape[-2:]
+        beyond = (0, columns * self.patch - width, 0, rows * self.patch - height)
+        by_place = pixel_unshuffle(nn.functional.pad(images, beyond), self.patch)
+        return _rows(by_place.flatten(2).transpose(1, 2), places)
 
     @contextmanager
     def hiding(
@@ -171,9 +190,9 @@ class MaskedImageModelling(nn.Module):
         )
         is_hidden = nowhere.scatter(1, hidden, True)
         places: Tensor = is_hidden.unflatten(1, self.grid)
-        # A place is as many patches on each side as stages have merged into it.
-        by_row = places.repeat_interleave(patch_rows // rows, 1)
-        return by_row.repeat_interleave(patch_columns // columns, 2)
+        by_row = places.repeat_interleave(self.merging, 1)
+        by_patch = by_row.repeat_interleave(self.merging, 2)
+        return by_patch[:, :patch_rows, :patch_columns]
 
 
 def _rows(values: Tensor, indices: Tensor) -> Tensor:

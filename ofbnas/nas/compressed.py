@@ -75,7 +75,7 @@ class Compressed:
     def __str__(self) -> str:
         name = self.subnet.architecture.model
         text = (
-            f"{name} compressed to {self.macs / self.parent_macs:.1%} of its multiply-accumulates "
+            f"{name} compressed to {100 * self.macs / self.parent_macs:.1f} % of its multiply-accumulates "
             f"({with_unit('gmacs', self.parent_macs / 1e9)} to {with_unit('gmacs', self.macs / 1e9)}), "
             f"{with_unit('params', self.parent_params)} to {with_unit('params', self.params)} "
             "parameters"

@@ -126,6 +126,13 @@ class SearchRun:
         self._attached: list[torch.optim.Optimizer] = []
         self._own_step = OwnStep(self._stage, 0)
 
+    def __repr__(self) -> str:
+        masks = self._stage.supernet.masked().values()
+        num_open = sum(not mask.decided for mask in masks)
+        state = f"{num_open} of {len(masks)} axes open" if num_open else "decided"
+        name, _ = self._identity
+        return f"SearchRun({name}: step {self.steps_done} of {self.num_steps}, {state})"
+
     @property
     def is_decided(self) -> bool:
         """Whether all axes are decided: from then on the network keeps its sizes."""

@@ -128,7 +128,7 @@ def card_of(subnet: Subnet, values: Mapping[str, Any], address: str = "local-dir
 library_name: timm
 tags: [image-classification, timm, ofbnas]
 ---
-# {in_markdown(subnet.architecture.model)} compressed to {share:.0%} of its multiply-accumulates
+# {in_markdown(subnet.architecture.model)} compressed to {100 * share:.0f} % of its multiply-accumulates
 
 | | subnet | parent |
 |---|---|---|

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from conftest import SWIN, make_swin
 from test_search import config
@@ -64,6 +65,28 @@ def test_a_hidden_patch_hides_all_that_becomes_one_place(model, images):
     features = supernet.passes(images, hidden)[0]
     assert features.shape == (3, 16, 32)
     assert supernet.pmim.loss(features, images, hidden).isfinite()
+
+
+def test_places_may_reach_beyond_the_image():
+    """Of 7 x 7 patches, Swin merges the last row and the last column with nothing."""
+    torch.manual_seed(0)
+    odd = timm.create_model(NAME, **SWIN | {"img_size": 7, "in_chans": 1, "num_classes": 10}).eval()
+    supernet = Supernet(odd, pmim=MaskedImageModelling(odd))
+    pmim, images = supernet.pmim, torch.randn(1, 1, 7, 7)
+    assert pmim.grid == (4, 4) and pmim.patch == 2
+    corner = torch.tensor([[15]])
+    changed = images.clone()
+    changed[..., 6, 6] += 1
+    assert torch.equal(supernet.passes(images, corner)[1], supernet.passes(changed, corner)[1])
+
+    features = supernet.passes(images, corner)[0]
+    before = pmim.loss(features, images, corner)
+    with torch.no_grad():
+        pmim.project.bias += torch.tensor([0.0, 1.0, 1.0, 1.0])
+    assert torch.equal(pmim.loss(features, images, corner), before), "three pixels are beyond it"
+    with torch.no_grad():
+        pmim.project.bias += torch.tensor([9.0, 0.0, 0.0, 0.0])
+    assert pmim.loss(features, images, corner) > before
 
 
 @pytest.mark.parametrize("share", [0.4, 0.7, 1.0])

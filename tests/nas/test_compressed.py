@@ -59,7 +59,7 @@ def test_one_call_compresses_a_model(loaders, tmp_path):
     digits = ofbnas.load_data("digits")
     assert result.accuracy == ofbnas.evaluate(result.model, digits.test)
     assert result.parent_accuracy == ofbnas.evaluate(model, digits.test)
-    share = f"{result.macs / result.parent_macs:.1%}"
+    share = f"{100 * result.macs / result.parent_macs:.1f} %"
     assert repr(result).startswith(f"{NAME} compressed to {share} of its multiply-accumulates (")
     assert f"to {result.accuracy.top1:.2f} %" in repr(result)
 

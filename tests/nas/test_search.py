@@ -176,9 +176,9 @@ def test_other_seeds_find_subnets_of_similar_accuracy():
     torch.manual_seed(0)
     kwargs = KWARGS | {"patch_size": 4, "class_token": False, "global_pool": "avg", "embed_dim": 32}
     model = timm.create_model(NAME, **kwargs)
-    fit(model, data, TrainConfig(epochs=40, lr=4e-3), seed=0)
+    fit(model, data, TrainConfig(epochs=20, lr=4e-3), seed=0)
     settings = SearchConfig(
-        epochs=40, lr=4e-3, budget={"gmacs_share": 0.5}, refine={"candidates": 4, "images": 256}
+        epochs=20, lr=4e-3, budget={"gmacs_share": 0.5}, refine={"candidates": 4, "images": 256}
     )
     found = [
         search(model, data, settings, name=NAME, kwargs=kwargs, seed=seed) for seed in range(3)

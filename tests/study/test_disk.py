@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 from commands import PATIENCE, process, wait
-from running import STUDY, finish, rows, start, trials, write
+from running import ONE_AT_A_TIME, STUDY, finish, rows, start, trials, write
 from safetensors.torch import save_file
 from test_sampling import config
 
@@ -122,7 +122,7 @@ def test_temporary_folders_of_killed_drivers_are_removed_at_the_next_start_of_th
 @pytest.mark.slow
 def test_a_study_stops_on_a_full_disk_and_resumes_when_there_is_space(small_disk, tmp_path):
     two = {"search": STUDY["search"] | {"epochs": 15}, "sweep": STUDY["sweep"] | {"n_trials": 2}}
-    file, out = write(tmp_path, **two, resources={"max_concurrent": 1}), small_disk / "out"
+    file, out = write(tmp_path, **two, resources=ONE_AT_A_TIME), small_disk / "out"
     filler = small_disk / "filler"
     study = start(file, out)
     wait(lambda: rows(out) >= 1)
@@ -143,7 +143,8 @@ def test_a_study_stops_on_a_full_disk_and_resumes_when_there_is_space(small_disk
 
 @pytest.mark.slow
 def test_a_study_whose_folder_is_removed_in_mid_run_ends_with_one_line(tmp_path):
-    file, out = write(tmp_path, sweep=STUDY["sweep"] | {"n_trials": 50}), tmp_path / "out"
+    many = {"sweep": STUDY["sweep"] | {"n_trials": 50}, "resources": ONE_AT_A_TIME}
+    file, out = write(tmp_path, **many), tmp_path / "out"
     study = start(file, out)
     wait(lambda: (out / "checkpoints").is_dir())
     shutil.rmtree(out, ignore_errors=True)  # a trial may still be writing
@@ -159,7 +160,8 @@ def test_a_study_whose_folder_is_removed_in_mid_run_ends_with_one_line(tmp_path)
 @pytest.mark.slow
 def test_a_study_stops_at_its_disk_budget(tmp_path):
     # Its size is measured every few seconds, in which a fast machine would finish short trials.
-    file, out = write(tmp_path, search=STUDY["search"] | {"epochs": 100_000}), tmp_path / "out"
+    endless = {"search": STUDY["search"] | {"epochs": 100_000}, "resources": ONE_AT_A_TIME}
+    file, out = write(tmp_path, **endless), tmp_path / "out"
     asked = process("study", "run", file, "--output", out, "--set", "resources.disk_gb=0.0001")
     assert asked.returncode == 1 and "resources.disk_gb" in asked.stderr.splitlines()[-1]
     assert rows(out) == 0

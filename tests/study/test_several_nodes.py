@@ -13,7 +13,7 @@ import pytest
 import s3fs
 from commands import OFBNAS, PATIENCE, ofbnas, process, wait
 from nodes import cluster
-from running import LONG, ONE_OF_TWO, rows, trials, write, written
+from running import ONE_OF_TWO, rows, trials, write, written
 
 from ofbnas.table.store import read_table
 
@@ -55,66 +55,45 @@ def checkpoints(bucket) -> list[str]:
     return [name for name in bucket.find("studies") if "/checkpoints/" in name]
 
 
-def test_a_node_and_the_driver_are_killed_and_the_study_ends_as_if_nothing_had_happened(
+def test_trials_that_span_nodes_survive_the_loss_of_a_node_and_the_driver_and_are_stopped_early(
     nodes, bucket, tmp_path
 ):
-    file, out, shared = (
-        write(tmp_path, **LONG),
-        tmp_path / "out",
-        "resources.storage_path=s3://studies/here",
-    )
-    study = start(nodes, file, out, shared)
-    wait(
-        lambda: len({name.rpartition("/")[0] for name in checkpoints(bucket)}) == 2
-    )  # both nodes are at work
-    nodes.kill(2)
-    wait(lambda: rows(out) >= 1)
-    wait(lambda: checkpoints(bucket))
-    os.kill(study.pid, signal.SIGKILL)
-    study.communicate()
-    done = written(out)
-    assert 1 <= len(done) < 3 and any(trial.state.name == "RUNNING" for trial in trials(out))
-
-    nodes.add(2)
-    finish(start(nodes, file, out, shared))
-    assert written(out).items() >= done.items(), "finished trials were not run again"
-    assert [trial.state.name for trial in trials(out)] == ["COMPLETE"] * 3
-    table = read_table(out)
-    assert table["trial"].tolist() == [0, 1, 2]
-    assert all((out / weights).is_file() for weights in table["weights"])
-    log = (out / "study.log").read_text()
-    went_on = re.findall(r"trial-0000\d: \w+ resumes after epoch (\d+)", log)
-    assert went_on and all(int(epoch) >= 1 for epoch in went_on), (
-        "interrupted trials went on from their checkpoints"
-    )
-    assert not bucket.find("studies"), "nothing is left in the storage of a finished study"
-
-
-def test_trials_span_nodes_survive_the_loss_of_a_worker_and_are_stopped_early(
-    nodes, bucket, tmp_path
-):
-    file, out = write(tmp_path, **ONE_OF_TWO), tmp_path / "out"
+    """The second trial costs less than the first, so it is promoted; the third, which costs more, is not."""
+    sweep = ONE_OF_TWO["sweep"] | {
+        "n_trials": 3,
+        "start": [{"search.budget.gmacs_share": share} for share in (0.5, 0.3, 0.8)],
+    }
+    file, out = write(tmp_path, **ONE_OF_TWO | {"sweep": sweep}), tmp_path / "out"
     spread = [
         "resources.workers_per_trial=2",
         "resources.cpus_per_trial=2",
-        "resources.storage_path=s3://studies/two",
+        "resources.span_nodes=true",
+        "resources.storage_path=s3://studies/here",
     ]
-    err = finish(start(nodes, file, out, *spread), code=2)
-    assert "a trial needs 2 CPUs on one node; the largest node has 1:" in err
-    study = start(nodes, file, out, *spread, "resources.span_nodes=true")
+    study = start(nodes, file, out, *spread)
     wait(lambda: checkpoints(bucket))
-    ranks = [
-        pid
-        for node in (1, 2)
-        for pid, line in nodes.processes(node).items()
-        if "ray::_Rank" in line
-    ]
-    assert len(ranks) == 1, "the first worker is the trial's own process"
-    os.kill(ranks[0], signal.SIGKILL)
-    finish(study)
-    assert read_table(out)["status"].tolist() == ["complete", "pruned"]
-    assert not bucket.find("studies")
-    assert "resumes after epoch" in (out / "study.log").read_text()
+    lines = [nodes.processes(node).values() for node in (1, 2)]
+    ranks = [line for of_node in lines for line in of_node if "ray::_Rank" in line]
+    assert len(ranks) == 1, "the first worker is the trial's own process, on the other node"
+    nodes.kill(2)
+    nodes.add(2)
+    wait(lambda: any("trial-00001" in name for name in checkpoints(bucket)))
+    os.kill(study.pid, signal.SIGKILL)
+    study.communicate()
+    done = written(out)
+    assert [trial.state.name for trial in trials(out)][:2] == ["COMPLETE", "RUNNING"]
+
+    finish(start(nodes, file, out, *spread))
+    assert written(out).items() >= done.items(), "finished trials were not run again"
+    assert [trial.state.name for trial in trials(out)] == ["COMPLETE", "COMPLETE", "PRUNED"]
+    table = read_table(out)
+    assert table["status"].tolist() == ["complete", "complete", "pruned"]
+    assert all((out / weights).is_file() for weights in table["weights"][:2])
+    went_on = re.findall(
+        r"trial-0000(\d): search resumes after epoch [1-9]", (out / "study.log").read_text()
+    )
+    assert went_on == ["0", "1"], "interrupted trials went on from their checkpoints"
+    assert not bucket.find("studies"), "nothing is left in the storage of a finished study"
 
 
 def test_mistakes_are_reported_before_a_run_starts(nodes, bucket, tmp_path):
@@ -155,7 +134,8 @@ def test_a_node_without_the_data_the_folder_or_the_versions_is_reported(nodes, t
     (here / "images").mkdir(parents=True)
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: timm\nVersion: 0.0.1\n")
-    file = write(here, data={"name": "folder", "path": str(here / "images"), "num_classes": 10})
+    images = {"name": "folder", "path": str(here / "images"), "num_classes": 10}
+    file = write(here, data=images, resources={"workers_per_trial": 2, "cpus_per_trial": 2})
     nodes.add(
         3,
         hidden=here,
@@ -172,8 +152,10 @@ def test_a_node_without_the_data_the_folder_or_the_versions_is_reported(nodes, t
         env=nodes.env,
     )
     nodes.kill(3)
-    problems = "\n".join(json.loads(asked.stdout)["problems"])
+    of_all, *of_nodes = json.loads(asked.stdout)["problems"]
+    problems = "\n".join(of_nodes)
     assert asked.returncode == 1
+    assert "a trial needs 2 CPUs on one node; the largest node has 1" in of_all
     assert f"{nodes.hosts[3]}: data.path {here}/images is not there" in problems
     assert f"{nodes.hosts[3]}: does not see {here}/out" in problems
     assert f"{nodes.hosts[3]}: has timm 0.0.1, this process {version('timm')}" in problems

@@ -97,11 +97,14 @@ def patch_grid(model: nn.Module) -> tuple[int, int]:
 
 
 def final_grid(model: nn.Module) -> tuple[int, int]:
-    """Places of the final features: (rows, columns); patches, unless stages have merged them."""
+    """Places of the final features: (rows, columns); patches, unless stages have merged them.
+
+    Where patches do not divide into places, the last place of a row or column has fewer of them.
+    """
     family = family_of(model)
     rows, columns = family.patch_grid(model)
     merging = family.merging(model)
-    return rows // merging, columns // merging
+    return -(-rows // merging), -(-columns // merging)
 
 
 def patch_tokens(features: Tensor, channels_first: bool) -> Tensor:
