@@ -1,13 +1,15 @@
 """What a study costs in addition to its searches, and where a large one would saturate.
 
-    python benchmarks/sweep.py                   all of it, about six minutes on two cores
+    python benchmarks/sweep.py                   all of it, about ten minutes on two cores
     python benchmarks/sweep.py overhead rates    some of it
+    python benchmarks/sweep.py nodes --trials 200
 
 overhead: seconds per trial that a study adds to a search alone, one trial at a time, with reused
           worker processes.
 use:      share of two workers' time that is spent in trials, two at a time.
-nodes:    trials per second on two nodes with one CPU each, relative to one node with two; the nodes
-          are processes of this machine.
+nodes:    trials per second on two nodes with one CPU each, relative to one such node, in a study of
+          `--trials` trials; the share of a CPU that the driver takes, and how long the first row
+          takes. The nodes are processes of this machine, which the driver shares with them.
 rates:    what the driver, Optuna's storage and the table can do alone, with growing numbers of
           trials.
 """
@@ -27,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,7 @@ import torch
 from ofbnas.config import StudyConfig
 from ofbnas.study.cluster.ray_import import ray
 from ofbnas.study.cluster.sampling import StudySearch, sampler_of
+from ofbnas.study.cluster.trial_events import View
 from ofbnas.study.cluster.tune_import import tune
 from ofbnas.study.images import data_of
 from ofbnas.study.parent import trained_parent
@@ -76,28 +80,16 @@ STUDY: dict[str, Any] = {
 }
 
 
-class Stopwatch:
-    """A view of a study that records when its trials start and end."""
+class Stopwatch(View):
+    """A view of a study that only records when its trials start and end."""
 
     def __init__(self) -> None:
         self.starts: dict[int, float] = {}
         self.ends: dict[int, float] = {}
 
-    def parent(self, epoch: int, epochs: int) -> None:
-        """Not measured."""
-
-    def begin(self, done: int, wanted: int) -> None:
-        """Not measured."""
-
     def started(self, trial: int) -> None:
         """A trial is given to a worker."""
         self.starts[trial] = time.monotonic()
-
-    def progress(self, trial: int, phase: str, epoch: int, epochs: int) -> None:
-        """Not measured."""
-
-    def again(self, trial: int, reason: str) -> None:
-        """Not measured."""
 
     def ended(self, trial: int) -> None:
         """A trial has its row."""
@@ -125,7 +117,9 @@ def study(trials: int, concurrent: int, address: str | None = None) -> dict[str,
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "study"
         begun = time.monotonic()
+        used = time.process_time()
         run_study(config_of(trials, concurrent), folder, view, address)
+        driver_share = (time.process_time() - used) / (time.monotonic() - begun)
         rows = read_table(folder)
     assert (rows["status"] == "complete").all(), rows["reason"].tolist()
 
@@ -141,6 +135,7 @@ def study(trials: int, concurrent: int, address: str | None = None) -> dict[str,
         "inside_per_trial": inside / len(later),
         "use": inside / taken,
         "until_first_row": ends[0] - begun,
+        "driver_share": driver_share,
     }
 
 
@@ -169,14 +164,14 @@ def use() -> dict[str, float]:
     return study(18, 2)
 
 
-def nodes() -> dict[str, Any]:
-    """Two nodes with one CPU each, relative to one node with two."""
+def nodes(trials: int = 40) -> dict[str, Any]:
+    """Two nodes with one CPU each, relative to one of them alone."""
     result: dict[str, Any] = {}
-    for name, cpus in {"one node": [2], "two nodes": [1, 1]}.items():
+    for name, cpus in {"one node": [1], "two nodes": [1, 1]}.items():
         with cluster(cpus) as address:
-            result[name] = study(12, 2, address)
+            result[name] = study(trials, len(cpus), address)
     one = result["one node"]["seconds_per_trial"]
-    two = result["two nodes"]["seconds_per_trial"]
+    two = result["two nodes"]["seconds_per_trial"] / 2  # that many trials run at a time
     return result | {"two_against_one": one / two}
 
 
@@ -329,13 +324,21 @@ def table_rates() -> dict[str, Any]:
 
 def main() -> None:
     """Run the parts that are given, and print a line of JSON for each."""
-    parts = {"overhead": overhead, "use": use, "nodes": nodes, "rates": rates}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "overhead": overhead,
+        "use": use,
+        "nodes": nodes,
+        "rates": rates,
+    }
     # argparse also checks the default of "*", an empty list, against the choices.
     parser.add_argument("parts", nargs="*", choices=[[], *parts], help="by default all")
-    for name in parser.parse_args().parts or parts:
+    parser.add_argument("--trials", type=int, default=40, help="of the study on nodes")
+    given = parser.parse_args()
+    parts["nodes"] = partial(nodes, given.trials)
+    for name in given.parts or parts:
         print(json.dumps({name: parts[name]()}), flush=True)
 
 
