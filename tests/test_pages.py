@@ -132,7 +132,12 @@ def test_the_readme_shows_the_front_of_the_table_that_comes_with_ofbnas():
         ]
     assert f"{len(rows)} of 10 rows are on the front" in text
     printed = ofbnas("front", "show", TABLE).stdout
-    assert " ".join(printed.split()) in " ".join(text.split()), "what is printed now"
+    # How long lines are depends on the version of rich.
+    assert as_words(printed) in as_words(text), "what is printed now"
+
+
+def as_words(text: str) -> str:
+    return re.sub("─+", "─", " ".join(text.split()))
 
 
 def test_a_page_leaves_out_only_what_cannot_run_here():

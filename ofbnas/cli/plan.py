@@ -66,9 +66,9 @@ def _block_time(share: float) -> str:
         share: Time of a block of the least sizes, as a share of that of the largest.
 
     >>> _block_time(0.4)
-    'at the least sizes 40% of that at the largest'
+    'at the least sizes 40 % of that at the largest'
     >>> _block_time(0.9)
-    'at the least sizes 90% of that at the largest: launches bound the time, and only depth helps'
+    'at the least sizes 90 % of that at the largest: launches bound the time, and only depth helps'
     """
     text = f"at the least sizes {100 * share:.0f} % of that at the largest"
     if share > BOUND_BY_LAUNCHES:
