@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
@@ -101,6 +102,29 @@ def test_what_is_imported_ahead_does_not_look_for_gpus():
         "import ofbnas.study.cluster.preload\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
+
+
+def test_a_start_that_takes_too_long_is_tried_again(monkeypatch):
+    """Ray gives up after 30 s, as on a machine with much else to do."""
+    assert ray_private.TOO_SLOW in inspect.getsource(ray._private.node)
+    waiting = [sys.executable, "-c", "import time; time.sleep(900)", "/ray/core"]
+    left = subprocess.Popen(waiting)
+    errors = [Exception(f"The current node {ray_private.TOO_SLOW}."), None]
+
+    def init(**settings):
+        if error := errors.pop(0):
+            raise error
+
+    monkeypatch.setattr(connection.ray, "init", init)
+    connection.start()
+    assert not errors and left.wait(PATIENCE) == -signal.SIGKILL
+
+    errors[:] = [Exception(ray_private.TOO_SLOW)] * connection.STARTS
+    with pytest.raises(TimeoutError, match="let other work on it end"):
+        connection.start()
+    errors[:] = [ValueError("another error")]
+    with pytest.raises(ValueError, match="another error"):
+        connection.start()
 
 
 @pytest.mark.slow

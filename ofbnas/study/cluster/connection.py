@@ -6,14 +6,17 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ofbnas.errors import InputError, one_line
 from ofbnas.study.cluster.ray_import import OWN_TOKEN, ray
+from ofbnas.study.cluster.ray_private import TOO_SLOW, end_failed_start
 
 CONNECT_SECONDS = 5.0
+STARTS = 3  # attempts; Ray gives up after 30 s, which a busy machine may need
 TOKEN_HELP = (
     "set RAY_AUTH_MODE=token and one RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) on all nodes and here"
 )
@@ -45,6 +48,9 @@ def start(preload: Sequence[str] = ()) -> None:
 
     Args:
         preload: Modules that Ray's processes import when they start, one process for each CPU.
+
+    Raises:
+        TimeoutError: The machine is too busy.
     """
     cpus = os.cpu_count() or 1
     settings: dict[str, Any] = {}
@@ -52,12 +58,25 @@ def start(preload: Sequence[str] = ()) -> None:
         settings["preload_python_modules"] = list(preload)
         # By default Ray ends those that wait while their CPUs are reserved, as Tune does for a trial that is to run.
         settings["num_workers_soft_limit"] = cpus
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        _system_config=settings,
-        **_quiet(),
+    for _ in range(STARTS):
+        begun = time.time()
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                _system_config=settings,
+                **_quiet(),
+            )
+        except Exception as error:  # of no type of its own
+            if TOO_SLOW not in str(error):
+                raise
+            end_failed_start(begun)
+        else:
+            return
+    raise TimeoutError(
+        f"Ray did not start within {STARTS} x 30 s on this machine: let other work on it end, and give "
+        "the same command again"
     )
 
 
