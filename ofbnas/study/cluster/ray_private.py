@@ -40,7 +40,7 @@ def in_started_processes() -> Iterator[None]:
     some variables in theirs, so Ray would start all anew. Trials need none of these variables: they
     inherit those of this process.
     """
-    from ray.tune.execution import class_cache
+    from ray.tune.execution import class_cache  # late, as a start of Ray does without Tune
 
     with (
         patch.object(class_cache, "DEFAULT_ENV_VARS", {}),
