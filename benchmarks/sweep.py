@@ -67,7 +67,12 @@ STUDY: dict[str, Any] = {
     },
     "data": {"name": "digits"},
     "pretrain": {"epochs": 2},
-    "search": {"epochs": 6, "budget": {"gmacs_share": 0.5}},
+    "search": {
+        "epochs": 6,
+        "budget": {"gmacs_share": 0.5},
+        "refine": {"candidates": 0},  # trials are short
+        "compensation": {"images": 128},
+    },
     "finetune": {"epochs": 2},
     "sweep": {
         "n_trials": 8,
