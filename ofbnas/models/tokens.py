@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pixel_unshuffle
+from torch.nn.functional import pad, pixel_unshuffle
 
 from ofbnas.models.axes import axes, family_of, final_embedding, final_grid, input_size, patch_grid
 
@@ -108,25 +108,26 @@ class MaskedImageModelling(nn.Module):
             hidden: Numbers of hidden patches, at least one, [batch, hidden].
         """
         predicted = self(features, hidden)
-        target = self._pixels(local_norm(images, self.window), hidden)
-        # What lies beyond the image has no pixels to predict.
+        normed = local_norm(images, self.window)
         rows, columns = self.grid
-        if (rows * self.patch, columns * self.patch) != images.shape[-2:]:
-            inside = self._pixels(torch.ones_like(images), hidden) > 0
-            target = torch.where(inside, target, predicted.detach())
-        return nn.functional.l1_loss(predicted, target)
+        height, width = images.shape[-2:]
+        beyond = (0, columns * self.patch - width, 0, rows * self.patch - height)
+        if not any(beyond):
+            return nn.functional.l1_loss(predicted, self._pixels(normed, hidden))
+
+        # What lies beyond the image has no pixels to predict.
+        target = self._pixels(pad(normed, beyond), hidden)
+        inside = self._pixels(pad(torch.ones_like(images), beyond), hidden) > 0
+        return nn.functional.l1_loss(predicted, torch.where(inside, target, predicted.detach()))
 
     def _pixels(self, images: Tensor, places: Tensor) -> Tensor:
         """The pixels of some places, [batch, places, channels x patch x patch].
 
         Args:
-            images: [batch, channels, height, width]; beyond them, pixels are 0.
+            images: [batch, channels, height, width], as large as all places together.
             places: Numbers of the places, [batch, places].
         """
-        rows, columns = self.grid
-        height, width = images.shape[-2:]
-        beyond = (0, columns * self.patch - width, 0, rows * self.patch - height)
-        by_place = pixel_unshuffle(nn.functional.pad(images, beyond), self.patch)
+        by_place = pixel_unshuffle(images, self.patch)  # [batch, pixels, rows, columns]
         return _rows(by_place.flatten(2).transpose(1, 2), places)
 
     @contextmanager

@@ -22,6 +22,7 @@ from ofbnas.config import (
 from ofbnas.config.ranges import ChoiceParam
 from ofbnas.errors import InputError
 from ofbnas.models.axes import Axis, input_size
+from ofbnas.models.axes.axis import Kind
 from ofbnas.models.cost import cost_of, least_sizes, sizes_of
 from ofbnas.models.time_cost import TimeCost
 from ofbnas.nas.alike import choices
@@ -71,16 +72,20 @@ def describe_space(model: nn.Module, axes: Sequence[Axis], name: str) -> dict[st
             "full": params.of(full),
             "min": params.of(least),
         },
-        "log10_architectures": _log10_architectures(axes),
+        "log10_architectures": _log10_architectures(axes, macs.alike),
         "axes": [_describe_axis(axis) for axis in axes],
     }
 
 
-def _log10_architectures(axes: Sequence[Axis]) -> float:
-    """Of the number of architectures, which itself may exceed what a float holds."""
-    if all(axis.alike for axis in axes):
-        kinds = [axis.kind for axis in axes]
-        return math.log10(sum(1 for _ in choices(kinds, option_sizes(axes))))
+def _log10_architectures(axes: Sequence[Axis], alike: Sequence[Kind]) -> float:
+    """Of the number of architectures, which itself may exceed what a float holds.
+
+    Args:
+        axes: What is searched.
+        alike: Kinds of the axes, where blocks have to be alike; else empty.
+    """
+    if alike:
+        return math.log10(sum(1 for _ in choices(alike, option_sizes(axes))))
     return sum(math.log10(axis.num_options) for axis in axes)
 
 

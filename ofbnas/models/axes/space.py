@@ -104,7 +104,7 @@ def with_options(axes: Sequence[Axis], space: Space) -> list[Axis]:
             without the axis; or blocks are to be alike, and the model's are not.
     """
     choices = {key: choice for key, choice in space.items() if not isinstance(choice, bool)}
-    unknown = sorted(set(space) - {*KEYS, ALIKE} | ({ALIKE} & set(choices)))
+    unknown = sorted(key for key in space if key not in (KEYS if key in choices else (ALIKE,)))
     if unknown:
         raise InputError(
             f"search space has {', '.join(unknown)}, expected some of {', '.join(KEYS)}, and whether "
@@ -147,7 +147,7 @@ def _alike(axes: Sequence[Axis], choices: Mapping[str, Choice]) -> list[Axis]:
     searched = []
     for axis in axes:
         # A block of timm's own has both branches.
-        own = replace(axis, branch=(), alike=True)
+        own = replace(axis, branch=())
         searched.append(replace(axis, options=_options(own, choices), alike=True))
     heads, head_sizes = next(axis.options for axis in searched if axis.kind == "attn")
     widths = {number * channels for number in heads for channels in head_sizes}
