@@ -9,7 +9,8 @@ overhead: seconds per trial that a study adds to a search alone, one trial at a 
 use:      share of two workers' time that is spent in trials, two at a time.
 nodes:    trials per second on two nodes with one CPU each, relative to one such node, in a study of
           `--trials` trials; the share of a CPU that the driver takes, and how long the first row
-          takes. The nodes are processes of this machine, which the driver shares with them.
+          takes. The nodes are processes of this machine, which the driver shares with them. Its
+          limit is measured too: searches without a study, in two processes relative to one.
 rates:    what the driver, Optuna's storage and the table can do alone, with growing numbers of
           trials.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import secrets
 import statistics
@@ -27,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -144,23 +147,27 @@ def study(trials: int, concurrent: int, address: str | None = None) -> dict[str,
     }
 
 
-def overhead() -> dict[str, float]:
-    """What a study adds to its searches, one at a time."""
-    trials = 9
-    config = config_of(trials, 1)
+def seconds_alone(trials: int) -> float:
+    """Mean seconds of so many trials without a study, after a first one that warms up."""
+    config = config_of(trials + 1, 1)
     data = data_of(config)
     weights = trained_parent(config, data).model.state_dict()
     sampler = optuna.create_study(sampler=sampler_of(config.sweep, config.seed))
     times = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for number in range(trials):
+        for number in range(trials + 1):
             values = draw(sampler.ask(), config.sweep)
             start = time.monotonic()
             run_trial(config, values, number, folder, data, weights)
             times.append(time.monotonic() - start)
-    bare = statistics.mean(times[1:])  # the first one warms up
-    in_study = study(trials, 1)
+    return statistics.mean(times[1:])
+
+
+def overhead() -> dict[str, float]:
+    """What a study adds to its searches, one at a time."""
+    bare = seconds_alone(8)
+    in_study = study(9, 1)
     return {"bare": bare, **in_study, "overhead": in_study["seconds_per_trial"] - bare}
 
 
@@ -177,7 +184,21 @@ def nodes(trials: int = 40) -> dict[str, Any]:
             result[name] = study(trials, len(cpus), address)
     one = result["one node"]["seconds_per_trial"]
     two = result["two nodes"]["seconds_per_trial"] / 2  # that many trials run at a time
-    return result | {"two_against_one": one / two}
+    return result | {"two_against_one": one / two, "limit": two_processes_against_one()}
+
+
+def two_processes_against_one(rounds: int = 3) -> float:
+    """Searches per second in two processes without a study, relative to one: the machine's limit.
+
+    One and two take turns, as the speed of a shared machine changes.
+    """
+    one: list[float] = []
+    both: list[float] = []
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for _ in range(rounds):
+            one += pool.map(seconds_alone, [4])
+            both += pool.map(seconds_alone, [4, 4])
+    return 2 * statistics.mean(one) / statistics.mean(both)
 
 
 @contextmanager
