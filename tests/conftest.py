@@ -57,8 +57,9 @@ SPACE = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run slow files first, so that no process is left alone with one at the end."""
-    items.sort(key=lambda item: item.getparent(pytest.Module).get_closest_marker("slow") is None)
+    """Run files with slow tests first, so that no process is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish() -> None:
