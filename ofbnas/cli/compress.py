@@ -80,7 +80,7 @@ def compress(
     folder = output or Path("runs") / f"{config.name}-compress"
     with started(configs[0]) as start:
         rows = run_chain(configs, folder, *start)
-        print_rows(rows, as_json=as_json)
+        print_rows(rows, folder, as_json=as_json)
 
 
 def _study(

@@ -123,7 +123,7 @@ def finetune(
         chosen=study is not None,
     )
     with joined() as device:
-        print_rows([_trained(finetuning, config, folder, device)], as_json=as_json)
+        print_rows([_trained(finetuning, config, folder, device)], folder, as_json=as_json)
 
 
 def _finetuning(

@@ -137,15 +137,16 @@ def plain(text: str) -> Text:
 
 
 def cell(column: str, value: Any) -> str:
-    """A value as text: costs with their unit, accuracies with two decimals, others with four digits."""
+    """A value as text: costs with their unit, accuracies with two decimals, others with four digits.
+
+    Large numbers are whole.
+    """
     if value is None:
         return MISSING
     if is_cost(column):
         return with_unit(column, value)
+    if isinstance(value, int | float) and abs(value) >= 10_000:
+        return f"{value:,.0f}"
     if isinstance(value, float):
-        if "top" in column:
-            return f"{value:.2f}"
-        return f"{value:.4g}"
-    if isinstance(value, int) and abs(value) >= 10_000:
-        return f"{value:,}"
+        return f"{value:.2f}" if "top" in column else f"{value:.4g}"
     return str(value)

@@ -36,4 +36,4 @@ def search(
     folder = output or Path("runs") / f"{config.name}-search"
     with started(config) as start:
         row = run_trial(config, {}, next_trial(folder), folder, *start)
-        print_rows([row], as_json=as_json)
+        print_rows([row], folder, as_json=as_json)

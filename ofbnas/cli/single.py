@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from ofbnas.cli.output import print_json, print_table
+from ofbnas.cli.output import print_json, print_table, say
 from ofbnas.cli.process import collect_as_usual
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from ofbnas.config import StudyConfig
@@ -59,8 +61,8 @@ def started(config: StudyConfig) -> Iterator[Start]:
         yield Start(data, parent.model.state_dict(), callbacks)
 
 
-def print_rows(rows: Sequence[Row], *, as_json: bool) -> None:
-    """Print rows as a table, or each as a line of JSON: one of several processes does."""
+def print_rows(rows: Sequence[Row], folder: Path, *, as_json: bool) -> None:
+    """Print rows as a table, or each as a line of JSON, and where they are: one of several processes does."""
     import pandas as pd
 
     from ofbnas.parallel import shard
@@ -74,6 +76,7 @@ def print_rows(rows: Sequence[Row], *, as_json: bool) -> None:
     if not as_json:
         # A network has accuracies or, without a classifier, the quality of its features.
         print_table([name for name in COLUMNS if records[0][name] is not None], records)
+        say(f"written to {folder}", err=True)
         return
     for record in records:
         print_json(record)

@@ -43,6 +43,7 @@ def quantize(float_file: Path, int8_file: Path, method: Int8, images: Split | No
         method: How the ranges of activations are found.
         images: Images to find them on; only for `Int8.STATIC`.
     """
+    import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantType,
@@ -51,9 +52,13 @@ def quantize(float_file: Path, int8_file: Path, method: Int8, images: Split | No
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    # Folds constants, so that the weights of every layer are known as such.
+    # Folds constants, so that the weights of every layer are known as such; shapes are not needed.
     folded = float_file.with_name("folded.onnx")
-    quant_pre_process(float_file, folded)
+    quant_pre_process(float_file, folded, skip_symbolic_shape=True)
+    model = onnx.load(folded)
+    # Some exporters note shapes of weights, too, which would contradict what is made of them below.
+    del model.graph.value_info[:]
+    onnx.save(model, folded)
     options = {"MatMulConstBOnly": True}
     if method is Int8.DYNAMIC:
         quantize_dynamic(

@@ -260,6 +260,7 @@ def log_to(file: Path) -> Iterator[None]:
     """Write this package's log to a file while the block runs, and hide warnings."""
     handler = _Log(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level, propagate = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -269,4 +270,6 @@ def log_to(file: Path) -> Iterator[None]:
             yield
         finally:
             log.removeHandler(handler)
+            log.setLevel(level)
+            log.propagate = propagate
             handler.close()
