@@ -54,6 +54,7 @@ def study(tmp_path_factory):
     (folder / "study.yaml").write_text(yaml.safe_dump(text))
     done = ofbnas("search", folder / "study.yaml", "--output", folder)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith(f"written to {folder}\n")
     text["finetune"] = {"epochs": 1, "batch_size": 32, "distill": {"features": 1.0}}
     (folder / "study.yaml").write_text(yaml.safe_dump(text))
     return folder

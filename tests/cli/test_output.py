@@ -61,6 +61,14 @@ def test_columns_are_left_out_and_ids_and_numbers_never_split(study, width):
 
 
 @pytest.mark.parametrize(
+    ("value", "text"),
+    [(10210.4, "10,210"), (12_345, "12,345"), (9999.4, "9999"), (-0.01234567, "-0.01235")],
+)
+def test_large_numbers_are_whole_and_others_short(value, text):
+    assert cell("images_per_second", value) == text
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ("study", "list", "STUDY"), ("arch", "list", DIGITS), ("arch", "show", DIGITS, "--arch", "370a"),
