@@ -110,4 +110,5 @@ def export(
         print_json({"file": str(file), "images": len(images.test), "networks": measured})
         return
     print_table(list(measured[0]), measured)
-    say(f"{file}: measured on {len(images.test):,} test images of {chosen.name}, timed one by one")
+    tested = f"{len(images.test):,} test images of {chosen.name}"
+    say(f"{file}: measured on {tested}, timed one by one on one thread")

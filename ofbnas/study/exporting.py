@@ -24,7 +24,7 @@ from ofbnas.training.data.splits import classes_of
 from ofbnas.training.evaluation import evaluate
 from ofbnas.training.exported import Preprocessing, export, load_exported
 from ofbnas.training.features import has_classifier, knn_top1
-from ofbnas.training.latency import in_turns, warm_up
+from ofbnas.training.latency import cpu_threads, in_turns, warm_up
 from ofbnas.training.quantization import Int8, quantize
 
 TOLERANCE = 1e-4  # between outputs, as a share of the largest one where that is above 1
@@ -57,7 +57,7 @@ class Measured:
         network: "torch", or the kind of its file.
         quality: Columns of the table on test images: accuracy, or that of nearest neighbours.
         difference: Largest difference between its outputs and the network's in torch.
-        latency_ms: Median time of an image on this CPU, milliseconds.
+        latency_ms: Median time of an image on one thread of this CPU, milliseconds.
         megabytes: Size of its file; None in torch.
     """
 
@@ -154,19 +154,24 @@ def export_network(
 def _measured(model: nn.Module, files: Mapping[str, Path], images: Images) -> list[Measured]:
     """A network in torch, and each of its files by its kind."""
     num_classes = cast(int, model.num_classes)
-    networks = {"torch": model}
-    for kind, file in files.items():
-        networks[kind] = load_exported(file, num_classes)
+
+    def networks() -> dict[str, nn.Module]:
+        loaded = {kind: load_exported(file, num_classes) for kind, file in files.items()}
+        return {"torch": model, **loaded}
+
     batch, _ = next(iter(images.test.batches(COMPARED)))
     expected = model(batch)
 
-    calls = [_call(each, batch[:1]) for each in networks.values()]
-    for call in calls:
-        warm_up(call, WARM_UP)
-    times = in_turns(calls, TIMED)
+    # With more threads, a busy machine would delay torch much longer than ONNX Runtime, which has
+    # its threads from when a file is loaded.
+    with cpu_threads(1):
+        calls = [_call(each, batch[:1]) for each in networks().values()]
+        for call in calls:
+            warm_up(call, WARM_UP)
+        times = in_turns(calls, TIMED)
 
     measured = []
-    for (kind, each), milliseconds in zip(networks.items(), times, strict=True):
+    for (kind, each), milliseconds in zip(networks().items(), times, strict=True):
         size = files[kind].stat().st_size / 1e6 if kind in files else None
         difference = float((each(batch) - expected).abs().max() / expected.abs().max().clamp(min=1))
         quality = _quality(each, images)
