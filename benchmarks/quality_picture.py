@@ -76,7 +76,8 @@ def described(results: pd.DataFrame) -> str:
 
 def _drawn(results: pd.DataFrame) -> pd.DataFrame:
     """The rows that the picture shows."""
-    return results[results["row"].isin(list(METHODS)) & results["parent"].isin(list(PARENTS))]
+    known = results["row"].isin(list(METHODS)) & results["parent"].isin(list(PARENTS))
+    return results[known & ~results["distilled"]]  # one recipe
 
 
 def _figure(results: pd.DataFrame, mode: str) -> Figure:
