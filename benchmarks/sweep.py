@@ -7,9 +7,10 @@
 overhead: seconds per trial that a study adds to a search alone, one trial at a time, with reused
           worker processes.
 use:      share of two workers' time that is spent in trials, two at a time.
-nodes:    trials per second on two nodes with one CPU each, relative to one such node, in a study of
+nodes:    trials per second on two nodes with one CPU each, relative to one such node, in studies of
           `--trials` trials; the share of a CPU that the driver takes, and how long the first row
-          takes. The nodes are processes of this machine, which the driver shares with them. Its
+          takes. The nodes are those of the tests: processes of this machine, which the driver shares
+          with them, in networks of their own where that is allowed (root on Linux). The machine's
           limit is measured too: searches without a study, in two processes relative to one.
 rates:    what the driver, Optuna's storage and the table can do alone, with growing numbers of
           trials.
@@ -24,13 +25,11 @@ import multiprocessing
 import os
 import secrets
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,6 +53,9 @@ from ofbnas.study.run import run_study
 from ofbnas.study.trial import base_row, run_trial
 from ofbnas.study.tuning.points import draw
 from ofbnas.table.store import next_trial, read_row, read_table, write_row
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from nodes import Cluster
 
 STUDY: dict[str, Any] = {
     "name": "benchmark",
@@ -177,14 +179,34 @@ def use() -> dict[str, float]:
 
 
 def nodes(trials: int = 40) -> dict[str, Any]:
-    """Two nodes with one CPU each, relative to one of them alone."""
-    result: dict[str, Any] = {}
-    for name, cpus in {"one node": [1], "two nodes": [1, 1]}.items():
-        with cluster(cpus) as address:
-            result[name] = study(trials, len(cpus), address)
-    one = result["one node"]["seconds_per_trial"]
-    two = result["two nodes"]["seconds_per_trial"] / 2  # that many trials run at a time
-    return result | {"two_against_one": one / two, "limit": two_processes_against_one()}
+    """Two nodes with one CPU each, relative to one of them alone.
+
+    Half of the trials on one node are before those on two and half after, as the speed of a shared
+    machine changes.
+    """
+    before = on_nodes(1, trials // 2)
+    both = on_nodes(2, trials)
+    after = on_nodes(1, trials // 2)
+    one = statistics.mean([before["seconds_per_trial"], after["seconds_per_trial"]])
+    two = both["seconds_per_trial"] / 2  # that many trials run at a time
+    return {
+        "one node": [before, after],
+        "two nodes": both,
+        "two_against_one": one / two,
+        "limit": two_processes_against_one(),
+    }
+
+
+def on_nodes(number: int, trials: int) -> dict[str, Any]:
+    """A study on so many nodes with one CPU each, and a head that runs no trials."""
+    cluster = Cluster({name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")})
+    try:
+        cluster.start()
+        for node in range(1, number + 1):
+            cluster.add(node)
+        return study(trials, number, cluster.address) | {"own_networks": cluster.namespaces}
+    finally:
+        cluster.close()
 
 
 def two_processes_against_one(rounds: int = 3) -> float:
@@ -199,31 +221,6 @@ def two_processes_against_one(rounds: int = 3) -> float:
             one += pool.map(seconds_alone, [4])
             both += pool.map(seconds_alone, [4, 4])
     return 2 * statistics.mean(one) / statistics.mean(both)
-
-
-@contextmanager
-def cluster(cpus: list[int]) -> Iterator[str]:
-    """Ray nodes as processes of this machine, and a head that runs no trials."""
-    ray_command = str(Path(sys.executable).parent / "ray")
-    address = "127.0.0.1:6399"
-
-    def run(*words: str) -> None:
-        subprocess.run(
-            [ray_command, *words],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    port = address.partition(":")[2]
-    start = ["start", "--disable-usage-stats"]
-    run(*start, "--head", "--port", port, "--num-cpus", "0", "--include-dashboard=false")
-    try:
-        for number in cpus:
-            run(*start, "--address", address, "--num-cpus", str(number))
-        yield address
-    finally:
-        run("stop", "--force")
 
 
 def per_second(run: Callable[[], object], seconds: float = 2.0) -> float:
