@@ -106,10 +106,11 @@ class Stopwatch(View):
         self.ends[trial] = time.monotonic()
 
 
-def config_of(trials: int, concurrent: int) -> StudyConfig:
-    """The study with so many trials, of which so many run at a time."""
+def config_of(trials: int, concurrent: int, epochs: int = 6) -> StudyConfig:
+    """The study with so many trials, of which so many run at a time, and epochs of each search."""
     quarters = {"low": 0.25, "step": 0.25}
     changes = {
+        "search": STUDY["search"] | {"epochs": epochs},
         "sweep": STUDY["sweep"] | {"n_trials": trials, "sampler": "random"},
         "search_space": {"heads": quarters, "mlp": quarters},
         "resources": {"max_concurrent": concurrent},
@@ -117,7 +118,9 @@ def config_of(trials: int, concurrent: int) -> StudyConfig:
     return StudyConfig.model_validate(STUDY | changes)
 
 
-def study(trials: int, concurrent: int, address: str | None = None) -> dict[str, float]:
+def study(
+    trials: int, concurrent: int, address: str | None = None, epochs: int = 6
+) -> dict[str, float]:
     """Run a study and measure its trials.
 
     A trial's time counts from the end of the trial that its worker ran before, so the first trial
@@ -128,7 +131,7 @@ def study(trials: int, concurrent: int, address: str | None = None) -> dict[str,
         folder = Path(temporary) / "study"
         begun = time.monotonic()
         used = time.process_time()
-        run_study(config_of(trials, concurrent), folder, view, address)
+        run_study(config_of(trials, concurrent, epochs), folder, view, address)
         driver_share = (time.process_time() - used) / (time.monotonic() - begun)
         rows = read_table(folder)
     assert (rows["status"] == "complete").all(), rows["reason"].tolist()
@@ -149,9 +152,9 @@ def study(trials: int, concurrent: int, address: str | None = None) -> dict[str,
     }
 
 
-def seconds_alone(trials: int) -> float:
+def seconds_alone(trials: int, epochs: int = 6) -> float:
     """Mean seconds of so many trials without a study, after a first one that warms up."""
-    config = config_of(trials + 1, 1)
+    config = config_of(trials + 1, 1, epochs)
     data = data_of(config)
     weights = trained_parent(config, data).model.state_dict()
     sampler = optuna.create_study(sampler=sampler_of(config.sweep, config.seed))
@@ -178,6 +181,9 @@ def use() -> dict[str, float]:
     return study(18, 2)
 
 
+SHORT = 2  # epochs of each search in studies on nodes
+
+
 def nodes(trials: int = 40) -> dict[str, Any]:
     """Two nodes with one CPU each, relative to one of them alone.
 
@@ -189,37 +195,36 @@ def nodes(trials: int = 40) -> dict[str, Any]:
     after = on_nodes(1, trials // 2)
     one = statistics.mean([before["seconds_per_trial"], after["seconds_per_trial"]])
     two = both["seconds_per_trial"] / 2  # that many trials run at a time
-    return {
-        "one node": [before, after],
-        "two nodes": both,
-        "two_against_one": one / two,
-        "limit": two_processes_against_one(),
-    }
+    return {"two_against_one": one / two, "limit": two_processes_against_one()}
 
 
 def on_nodes(number: int, trials: int) -> dict[str, Any]:
-    """A study on so many nodes with one CPU each, and a head that runs no trials."""
+    """A study on so many nodes with one CPU each, and a head that runs no trials; it is printed."""
     cluster = Cluster({name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")})
     try:
         cluster.start()
         for node in range(1, number + 1):
             cluster.add(node)
-        return study(trials, number, cluster.address) | {"own_networks": cluster.namespaces}
+        measured = study(trials, number, cluster.address, SHORT)
     finally:
         cluster.close()
+    result = {"nodes": number, "own_networks": cluster.namespaces, **measured}
+    print(json.dumps(result), flush=True)
+    return result
 
 
-def two_processes_against_one(rounds: int = 3) -> float:
+def two_processes_against_one(rounds: int = 4) -> float:
     """Searches per second in two processes without a study, relative to one: the machine's limit.
 
     One and two take turns, as the speed of a shared machine changes.
     """
+    alone = partial(seconds_alone, epochs=SHORT)
     one: list[float] = []
     both: list[float] = []
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         for _ in range(rounds):
-            one += pool.map(seconds_alone, [4])
-            both += pool.map(seconds_alone, [4, 4])
+            one += pool.map(alone, [6])
+            both += pool.map(alone, [6, 6])
     return 2 * statistics.mean(one) / statistics.mean(both)
 
 

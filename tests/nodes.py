@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import shutil
@@ -17,6 +18,7 @@ from servers import moto
 
 BIN = Path(sys.executable).parent
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+NUMBERS = itertools.count()  # Linux removes a network some time after it was told to
 
 
 def run(*args: object, **more) -> subprocess.CompletedProcess[str]:
@@ -46,7 +48,7 @@ class Cluster:
         } | env  # fmt: skip
         self.namespaces = os.geteuid() == 0 and shutil.which("ip") is not None
         self.name, self.net, self.hosts = (
-            f"of{os.getpid() % 100000}",
+            f"of{os.getpid() % 100000}-{next(NUMBERS)}",
             f"10.{os.getpid() % 200 + 20}.77",
             {},
         )
