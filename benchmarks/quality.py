@@ -34,7 +34,7 @@ from quality_rows import ROWS, Case
 from quality_tables import read, tables
 from torch import Tensor, nn
 
-from ofbnas.config import StudyConfig, TrainConfig
+from ofbnas.config import LatencyConfig, StudyConfig, TrainConfig
 from ofbnas.config.study_file import load_study
 from ofbnas.models.axes import Size
 from ofbnas.models.axes import axes as axes_of
@@ -49,6 +49,7 @@ from ofbnas.study.provenance import git_commit, versions
 from ofbnas.table import parquet
 from ofbnas.training.data import Data
 from ofbnas.training.evaluation import evaluate
+from ofbnas.training.latency import latency
 from ofbnas.training.plain import Loss, fit
 from ofbnas.training.teacher import Teacher
 
@@ -154,6 +155,7 @@ def run(key: Key, folder: Path) -> None:
         "parent_top1": parent_top1(key.parent),
         "macs_share": cost_of(model, axes).of(sizes) / budget.full,
         "params": cost_of(model, axes, "params").of(sizes),
+        "time_share": time_share(model, parent.model),
         "train_images": images,
         "seconds_to_make": made - start,
         "seconds": time.monotonic() - start,
@@ -166,6 +168,12 @@ def run(key: Key, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     parquet.write(pa.Table.from_pylist([result]), key.file(folder))
     print(f"{key.parent} {key.budget} {key.row} {key.seed}: {result['top1']:.2f}", flush=True)
+
+
+def time_share(model: nn.Module, parent: nn.Module) -> float:
+    """The time of a batch of one image on one thread, relative to the parent's."""
+    times = latency(model, parent, LatencyConfig(batches=400))
+    return float(times["latency_ms"] / times["parent_latency_ms"])
 
 
 def found(key: Key, folder: Path, row: str) -> list[Size]:

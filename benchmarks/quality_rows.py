@@ -17,7 +17,7 @@ from ofbnas.nas.plain import Network
 from ofbnas.nas.proportional import proportional
 from ofbnas.nas.run import StageRun
 from ofbnas.nas.search import search
-from ofbnas.study.parent import Parent
+from ofbnas.study.parent import Parent, meta_parent
 from ofbnas.training.data import Data
 from ofbnas.training.loop import train
 
@@ -133,9 +133,16 @@ def alike(row: str) -> Rule:
     return lambda case, saliency: controls.alike(case.parent.axes, case.budget, case.found(row))
 
 
+# The space of benchmarks/parents/vit.yaml, from which attentions and MLPs may also go.
+BRANCHES_MAY_GO = (
+    "search_space.heads=[0, 1, 2, 3, 4]",
+    "search_space.mlp={low: 0.0, high: 1.0, step: 0.0833333333}",
+)
+
 # Rows that start from the sizes of others cost what these cost, and their own training on top.
 ROWS: dict[str, Row] = {
     "default": searched(),
+    "branches may go": searched(*BRANCHES_MAY_GO),
     "not refined": searched("search.refine.candidates=0"),
     "searched weights": searched("search.decided_weights=searched"),
     "a quarter as long a search": searched("search.decide_by={epochs: 0.25}"),
@@ -179,7 +186,7 @@ def _search(case: Case, settings: Sequence[str]) -> nn.Module:
         study.search,
         name=study.model.name,
         kwargs=case.parent.kwargs,
-        axes=case.parent.axes,
+        axes=meta_parent(study).axes,
         seed=case.seed,
     )
     return result.subnet.model

@@ -27,7 +27,8 @@ def tables(results: pd.DataFrame, against: str) -> Iterator[str]:
 
     A difference is the mean over the seeds that both rows have, with its 95 % interval by Student's
     t for paired values; with one seed there is no interval. Accuracy before training is that of the
-    validation images. Seconds are those of one core, in all.
+    validation images. Time is that of one image on one core, relative to the parent's. Seconds are
+    those of one core, in all.
     """
     recipe = ["parent", "budget", "share", "epochs", "lr", "distilled"]
     for group, of_group in results.groupby(recipe):
@@ -38,12 +39,14 @@ def tables(results: pd.DataFrame, against: str) -> Iterator[str]:
             f"{parent_accuracy:.2f}; {named['share']:g} of the images, {named['epochs']} epochs, "
             f"lr {named['lr']:g}{', distilled' if named['distilled'] else ''}:",
             "",
-            f"| | top-1 | runs | against {against} | MACs, % | before training | seconds |",
-            "|---|---|---|---|---|---|---|",
+            f"| | top-1 | runs | against {against} | MACs, % | time, % "
+            "| before training | seconds |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         top1 = of_group.pivot_table(index="seed", columns="row", values="top1")
         by_row = of_group.groupby("row")
         shares = 100 * by_row["macs_share"].mean()
+        times = 100 * by_row["time_share"].mean()
         before = by_row["val_top1_before_training"].mean()
         seconds = by_row["seconds"].mean()
         for row in top1.mean().sort_values(ascending=False).index:
@@ -53,7 +56,7 @@ def tables(results: pd.DataFrame, against: str) -> Iterator[str]:
             untrained = f"{before[row]:.2f}" if before[row] == before[row] else ""
             lines.append(
                 f"| {row} | {top1[row].mean():.2f} | {top1[row].count()} | {difference} "
-                f"| {shares[row]:.1f} | {untrained} | {seconds[row]:.0f} |"
+                f"| {shares[row]:.1f} | {times[row]:.0f} | {untrained} | {seconds[row]:.0f} |"
             )
         yield "\n".join(lines)
 

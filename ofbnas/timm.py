@@ -7,20 +7,20 @@ the network of a folder. timm's own scripts import it with `--device-modules ofb
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import timm
 import torch
 from timm.models import FeatureListNet, build_model_with_cfg, register_model
-from torch import Tensor, nn
+from torch import nn
 
 from ofbnas.errors import InputError
 from ofbnas.models.architecture import Architecture
 from ofbnas.models.axes import axes, check_sizes
 from ofbnas.models.create import create_parent
 from ofbnas.models.shrink import cut_to
+from ofbnas.models.state_dict import adapted
 from ofbnas.models.subnet_config import ENTRY_POINT
 
 
@@ -65,17 +65,10 @@ def ofbnas_subnet(
         ENTRY_POINT,
         pretrained,
         feature_cfg=feature_cfg,
-        pretrained_filter_fn=_adapted,
+        pretrained_filter_fn=adapted,
         **kwargs,
     )
     return subnet
-
-
-def _adapted(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Stored tensors for a model, as timm adapts the parent's: positions to another image size."""
-    family: Any = sys.modules[type(model).__module__]
-    adapted: dict[str, Tensor] = family.checkpoint_filter_fn(tensors, model)
-    return adapted
 
 
 def _feature_cfg(parent: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def completed_data(
     Args:
         known: The settings; dropped if `given` names a data set of another kind.
         given: Field to value.
-        num_classes: Number of classes, used where neither gives it.
+        num_classes: Number of classes, used where neither gives it; 0 if nothing says it.
         where: What they come from, for messages.
 
     Raises:
@@ -60,8 +60,13 @@ def completed_data(
     # Each kind of data set has its own fields.
     if kind_of_data(known) != kind_of_data(tree):
         tree = dict(given)
-    if kind_of_data(tree) != "small":
-        tree.setdefault("num_classes", num_classes)
+    if kind_of_data(tree) != "small" and "num_classes" not in tree:
+        if not num_classes:
+            raise InputError(
+                f"{where}: the network has no classifier, so nothing says how many classes "
+                f"{tree.get('name', 'its data')} has; give num_classes, too, as --data num_classes=10"
+            )
+        tree["num_classes"] = num_classes
     try:
         return _Study.model_validate({"data": tree}).data
     except ValidationError as error:

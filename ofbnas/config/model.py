@@ -33,7 +33,7 @@ class ModelConfig(Section):
     """Load timm's pretrained weights from the Hugging Face Hub."""
     checkpoint: Path | None = None
     """Load weights from this file instead: a .safetensors file, or one written by torch.save that
-    holds plain tensors or a training checkpoint of timm's."""
+    holds plain tensors or a training checkpoint of timm's. Positions are resized to the images."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -99,7 +99,8 @@ class ImageDataConfig(Section):
     """Number of images in the training split: used to plan a study, and to check that none are
     missing."""
     workers: Processes = 4
-    """Number of processes that read images, for each process that trains."""
+    """Number of processes that read images, for each process that trains, but at most one for each
+    CPU."""
     flip: bool = True
     """Mirror training images with probability one half."""
     crop: Share = 0.08

@@ -9,8 +9,10 @@ import argparse
 import pickle
 import re
 import struct
+import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ EXPECTED = (
     "as torch.save(model.state_dict(), FILE) or safetensors write them"
 )
 
+# Ends of the names of tensors that have an entry for each place of an image or a window.
+POSITIONS = ("pos_embed", "relative_position_bias_table")
+
 # What readers of damaged files raise, torch's with asserts and lookups of its own.
 _ERRORS = (
     SafetensorError, zipfile.BadZipFile, struct.error, RuntimeError, OSError, EOFError, TypeError,
@@ -43,12 +48,48 @@ _ERRORS = (
 def load_weights_(model: nn.Module, path: Path) -> None:
     """Give a model the weights of a file.
 
+    Positions are resized to the size of the model's images and windows, as timm does with its own
+    weights.
+
     Raises:
         InputError: The file is missing, is not a file of weights, or holds those of another model.
     """
     state_dict = read_state_dict(path)
+    if _differ_in_positions(state_dict, model.state_dict()):
+        with suppress(RuntimeError):  # as for places that make up no square; refused below
+            state_dict = adapted(state_dict, model)
     check_tensors(described(state_dict), described(model.state_dict()), path)
     model.load_state_dict(state_dict)
+
+
+def adapted(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Tensors for a model as timm adapts pretrained ones: positions to another image size.
+
+    Args:
+        tensors: The tensors by name.
+        model: One of timm's.
+    """
+    family = sys.modules[type(model).__module__]
+    adapt: Callable[..., dict[str, Tensor]] = getattr(family, "checkpoint_filter_fn", _as_they_are)
+    return adapt(tensors, model)
+
+
+def _as_they_are(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """What timm does for families that have no function of their own."""
+    return dict(tensors)
+
+
+def _differ_in_positions(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
+    """Whether tensors have all the names of a model's, and differ only in the number of places."""
+    if tensors.keys() != expected.keys():
+        return False
+    others = [name for name in tensors if tensors[name].shape != expected[name].shape]
+    return bool(others) and all(
+        name.endswith(POSITIONS)
+        and tensors[name].ndim == expected[name].ndim
+        and tensors[name].shape[-1] == expected[name].shape[-1]
+        for name in others
+    )
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

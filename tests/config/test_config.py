@@ -401,6 +401,10 @@ def test_wrong_data_settings_of_a_table_are_named_in_one_line():
         InputError, match=r"^--data: data\.flip is 'maybe': input should be a valid"
     ):
         completed_data({}, {"name": "folder", "flip": "maybe"}, 10, "--data")
+    with pytest.raises(
+        InputError, match="no classifier, .* how many classes folder has; give num_"
+    ):
+        completed_data({}, {"name": "folder", "path": "images"}, 0, "--data")
 
 
 def test_every_field_is_described():

@@ -9,9 +9,10 @@ import pickle
 import zipfile
 
 import pytest
+import timm
 import torch
 from commands import ofbnas
-from conftest import DIGITS, make
+from conftest import DIGITS, KWARGS, NAME, SWIN, make
 from limits import limited_memory
 from safetensors.torch import save_file
 from timm.utils import CheckpointSaver
@@ -94,6 +95,34 @@ def test_a_checkpoint_of_timms_training_loads(trained, tmp_path):
         torch.equal(tensor, trained.state_dict()[name])
         for name, tensor in model.state_dict().items()
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "other"),
+    [
+        (NAME, KWARGS, {"img_size": 12}),
+        (NAME, KWARGS, {"img_size": (8, 16)}),
+        ("swin_tiny_patch4_window7_224", SWIN, {"img_size": 16, "window_size": 4}),
+    ],
+)
+def test_positions_are_resized_as_timm_does(tmp_path, name, kwargs, other):
+    file = tmp_path / "weights.safetensors"
+    save_file(timm.create_model(name, **kwargs).state_dict(), file)
+    model = timm.create_model(name, **kwargs | other)
+    load_weights_(model, file)
+    cfg = {"file": str(file), "num_classes": model.num_classes}
+    by_timm = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=cfg, **kwargs | other)
+    expected = by_timm.state_dict()
+    assert all(torch.equal(t, expected[name]) for name, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (1, 17, 8), (17, 16)])
+def test_positions_of_another_architecture_are_refused(tmp_path, shape):
+    """Of 4 x 4 places and a class token; without the token, places make up no square."""
+    state = make().state_dict() | {"pos_embed": torch.zeros(shape)}
+    save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match=r"pos_embed has shape .*, expected \(1, 17, 16\)"):
+        load_weights_(make(), tmp_path / "weights.safetensors")
 
 
 class Evil:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
@@ -110,6 +111,12 @@ def seen(data, shard=ALONE):
     batches = list(data.test.batches(4, shard))
     brightness = [round(image.mean().item(), 4) for images, _ in batches for image in images]
     return list(zip(brightness, torch.cat([labels for _, labels in batches]).tolist(), strict=True))
+
+
+def test_no_more_processes_read_images_than_there_are_cpus(folder, recwarn):
+    data = opened("folder", folder, workers=(os.cpu_count() or 1) + 1)
+    assert len(seen(data)) == CLASSES * TEST
+    assert not recwarn.list, "torch warns of more"
 
 
 def test_every_image_is_tested_once_for_any_number_of_processes(data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -155,7 +156,7 @@ def reading_settings(
 
     Args:
         num_classes: Number of classes.
-        workers: Number of processes that read images.
+        workers: Number of processes that read images, but at most one for each CPU: more would wait.
         flip: Whether training images are mirrored with probability one half.
         crop: Training images are random crops that cover at least this share of the area.
         image_size: Input size of the model, (channels, height, width).
@@ -166,7 +167,7 @@ def reading_settings(
     """
     return {
         "num_classes": num_classes,
-        "workers": workers,
+        "workers": min(workers, _cpus()),
         "flip": flip,
         "crop": crop,
         "image_size": tuple(image_size),
@@ -175,6 +176,11 @@ def reading_settings(
         "mean": tuple(mean),
         "std": tuple(std),
     }
+
+
+def _cpus() -> int:
+    """The number of CPUs that this process may use, as far as the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def may_download(name: str) -> bool:
