@@ -8,11 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from ofbnas.config import StudyConfig
 from ofbnas.config.storage import (
@@ -23,12 +20,8 @@ from ofbnas.config.storage import (
     is_sqlite,
     is_url,
     shown,
-    variable_of,
 )
-from ofbnas.errors import InputError, causes
-
-CONNECT_TIMEOUT = 10  # seconds
-DRIVERS = ("psycopg", "psycopg2", "pymysql", "mysqldb")  # those with an argument connect_timeout
+from ofbnas.errors import InputError
 
 # What replaying a record raises that Optuna did not write.
 INVALID_RECORD = (
@@ -57,22 +50,14 @@ def storage_of(config: StudyConfig, folder: Path) -> BaseStorage:
     try:
         with readable(config):
             if given is not None and is_url(given):
-                return _database(make_url(given), label)
+                from ofbnas.study.tuning.database import opened  # SQLAlchemy takes half a second
+
+                return opened(given, label)
             return JournalStorage(JournalFileBackend(str(file_of(given, folder))))
     except InputError:  # before the others: it is a ValueError, too
         raise
-    except NoSuchModuleError:
-        raise InputError(
-            f"sweep.storage {label}: names a driver that is unknown; {EXPECTED}"
-        ) from None
-    except ImportError as error:
-        cause = _first_line(error.__cause__ or error)
-        raise InputError(
-            f"sweep.storage {label}: its Python driver is not installed ({cause}); pip install "
-            "'psycopg[binary]' for postgresql+psycopg://, pymysql for mysql+pymysql://"
-        ) from None
     except (OSError, *INVALID_RECORD) as error:
-        cause = _first_line(error)
+        cause = first_line(error)
         raise InputError(
             f"sweep.storage {label}: is not a journal of Optuna's ({cause}); {EXPECTED}"
         ) from None
@@ -133,12 +118,17 @@ def readable(config: StudyConfig) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        cause = _database_error(error)
-        if cause is None or isinstance(cause, NoSuchModuleError):
+        given = config.sweep.storage
+        if given is None or not is_url(given):
+            raise
+        from ofbnas.study.tuning.database import driver_error
+
+        cause = driver_error(error)
+        if cause is None:
             raise
         raise InputError(
-            f"sweep.storage {shown(config.sweep.storage or '')}: cannot be used "
-            f"({_first_line(cause)}); check that the server runs and has the database, the user "
+            f"sweep.storage {shown(given)}: cannot be used "
+            f"({first_line(cause)}); check that the server runs and has the database, the user "
             f"and the password, which comes from the URL, {PASSWORD} or PGPASSWORD; "
             "the same command resumes"
         ) from None
@@ -164,48 +154,7 @@ def _whole_part(records: bytes) -> int:
     return end
 
 
-def _database(url: URL, label: str) -> RDBStorage:
-    """A database, with a new connection for each transaction: trials are hours apart.
-
-    Args:
-        url: Its URL.
-        label: What error messages call it, without a password.
-
-    Raises:
-        InputError: Its password is to come from an environment variable that is not set.
-    """
-    variable = variable_of(url.password)
-    if variable is not None:
-        password = os.environ.get(variable)
-        elsewhere = variable == PASSWORD and _libpq_knows(url)
-        if password is None and not elsewhere:
-            raise InputError(
-                f"sweep.storage {label}: set the environment variable {variable} to its password"
-            )
-        url = url.set(password=password)
-
-    arguments = {}
-    if url.get_driver_name() in DRIVERS and "connect_timeout" not in url.query:
-        arguments["connect_timeout"] = CONNECT_TIMEOUT
-    # Optuna passes the URL through str.format, so that braces are to be doubled.
-    text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    return RDBStorage(text, engine_kwargs={"poolclass": NullPool, "connect_args": arguments})
-
-
-def _libpq_knows(url: URL) -> bool:
-    """Whether PostgreSQL's library finds a password by itself."""
-    return url.get_backend_name() == "postgresql" and "PGPASSWORD" in os.environ
-
-
-def _database_error(error: BaseException | None) -> SQLAlchemyError | None:
-    """The error of a database's driver among those that Optuna and Tune raised from it."""
-    for cause in causes(error):
-        if isinstance(cause, SQLAlchemyError):
-            return cause
-    return None
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error, or of the driver's error that SQLAlchemy wraps."""
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
