@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import controls
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -34,7 +35,7 @@ from quality_rows import ROWS, Case
 from quality_tables import read, tables
 from torch import Tensor, nn
 
-from ofbnas.config import LatencyConfig, StudyConfig, TrainConfig
+from ofbnas.config import StudyConfig, TrainConfig
 from ofbnas.config.study_file import load_study
 from ofbnas.models.axes import Size
 from ofbnas.models.axes import axes as axes_of
@@ -47,9 +48,10 @@ from ofbnas.study.images import data_of
 from ofbnas.study.parent import Parent, teacher_of, trained_parent
 from ofbnas.study.provenance import git_commit, versions
 from ofbnas.table import parquet
+from ofbnas.table.latency import Conditions
 from ofbnas.training.data import Data
 from ofbnas.training.evaluation import evaluate
-from ofbnas.training.latency import latency
+from ofbnas.training.latency import in_turns, prepared
 from ofbnas.training.plain import Loss, fit
 from ofbnas.training.teacher import Teacher
 
@@ -171,9 +173,15 @@ def run(key: Key, folder: Path) -> None:
 
 
 def time_share(model: nn.Module, parent: nn.Module) -> float:
-    """The time of a batch of one image on one thread, relative to the parent's."""
-    times = latency(model, parent, LatencyConfig(batches=400))
-    return float(times["latency_ms"] / times["parent_latency_ms"])
+    """The time of one image on one thread, relative to the parent's.
+
+    The networks take turns, and the fastest tenth counts: other work only adds to a time.
+    """
+    one_image = Conditions(device="cpu", threads=1, batch_size=1, dtype="float32")
+    both = [prepared(network, one_image) for network in (model, parent)]
+    times = in_turns(both, num_batches=400)
+    of_model, of_parent = (np.percentile(of_network, 10) for of_network in times)
+    return float(of_model / of_parent)
 
 
 def found(key: Key, folder: Path, row: str) -> list[Size]:

@@ -28,11 +28,11 @@ STUDIES = {
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
-    """Three classes of gratings: 4 images each to train on, 2 to test."""
+    """Three classes of gratings: 3 images each to train on, and one to validate and to test."""
     root = tmp_path_factory.mktemp("imagenet")
     rng = np.random.default_rng(0)
     place = np.arange(256)
-    for split, count in (("train", 4), ("val", 2), ("test", 2)):
+    for split, count in (("train", 3), ("val", 1), ("test", 1)):
         for label in range(3):
             folder = root / split / f"n{label:08d}"
             folder.mkdir(parents=True)
@@ -55,7 +55,7 @@ def test_a_study_searches_at_real_width(imagenet, tmp_path, name):
     few = {
         "data.path": imagenet,
         "data.num_classes": 3,
-        "data.train_images": 12,
+        "data.train_images": 9,
         "data.val_split": "validation",
         "data.test_split": "test",
         "data.workers": 1,
@@ -66,8 +66,8 @@ def test_a_study_searches_at_real_width(imagenet, tmp_path, name):
         # Without instructions for bfloat16, a CPU takes ten times as long in it.
         "search.amp": "null",
         "finetune.amp": "null",
-        "search.batch_size": 6,
-        "search.accumulate": 3,
+        "search.batch_size": 4,
+        "search.accumulate": 2,
         "search.importance.start_batches": 1,
         "search.compensation.images": 2,
         "search.evaluate_every": 0,
