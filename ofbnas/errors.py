@@ -73,3 +73,9 @@ def is_full(error: BaseException | None) -> bool:
         if any(message in str(cause) for message in MESSAGES):
             return True
     return False
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, or of the driver's error that SQLAlchemy wraps."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

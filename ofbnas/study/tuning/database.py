@@ -10,8 +10,7 @@ from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from ofbnas.config.storage import EXPECTED, PASSWORD, variable_of
-from ofbnas.errors import InputError, causes
-from ofbnas.study.tuning.storage import first_line
+from ofbnas.errors import InputError, causes, first_line
 
 CONNECT_TIMEOUT = 10  # seconds
 DRIVERS = ("psycopg", "psycopg2", "pymysql", "mysqldb")  # those with an argument connect_timeout

@@ -21,7 +21,7 @@ from ofbnas.config.storage import (
     is_url,
     shown,
 )
-from ofbnas.errors import InputError
+from ofbnas.errors import InputError, first_line
 
 # What replaying a record raises that Optuna did not write.
 INVALID_RECORD = (
@@ -152,9 +152,3 @@ def _whole_part(records: bytes) -> int:
         else:
             break
     return end
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error, or of the driver's error that SQLAlchemy wraps."""
-    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
