@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import controls
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -44,6 +43,7 @@ from ofbnas.models.passes import FeaturesAndOutputs
 from ofbnas.nas.budget import budget_of
 from ofbnas.nas.plain import Network
 from ofbnas.nas.saliency import best_units
+from ofbnas.nas.timing import typical
 from ofbnas.study.images import data_of
 from ofbnas.study.parent import Parent, teacher_of, trained_parent
 from ofbnas.study.provenance import git_commit, versions
@@ -51,7 +51,7 @@ from ofbnas.table import parquet
 from ofbnas.table.latency import Conditions
 from ofbnas.training.data import Data
 from ofbnas.training.evaluation import evaluate
-from ofbnas.training.latency import in_turns, prepared
+from ofbnas.training.latency import cpu_threads, in_turns, prepared
 from ofbnas.training.plain import Loss, fit
 from ofbnas.training.teacher import Teacher
 
@@ -178,10 +178,10 @@ def time_share(model: nn.Module, parent: nn.Module) -> float:
     The networks take turns, and the fastest tenth counts: other work only adds to a time.
     """
     one_image = Conditions(device="cpu", threads=1, batch_size=1, dtype="float32")
-    both = [prepared(network, one_image) for network in (model, parent)]
-    times = in_turns(both, num_batches=400)
-    of_model, of_parent = (np.percentile(of_network, 10) for of_network in times)
-    return float(of_model / of_parent)
+    with cpu_threads(1):
+        both = [prepared(network, one_image) for network in (model, parent)]
+        of_model, of_parent = (typical(times) for times in in_turns(both, num_batches=400))
+    return of_model / of_parent
 
 
 def found(key: Key, folder: Path, row: str) -> list[Size]:

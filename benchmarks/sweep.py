@@ -57,6 +57,8 @@ from ofbnas.table.store import next_trial, read_row, read_table, write_row
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from nodes import Cluster
 
+EPOCHS = 6  # of each search
+SHORT = 2  # of each search in studies on nodes
 STUDY: dict[str, Any] = {
     "name": "benchmark",
     "model": {
@@ -73,7 +75,7 @@ STUDY: dict[str, Any] = {
     "data": {"name": "digits"},
     "pretrain": {"epochs": 2},
     "search": {
-        "epochs": 6,
+        "epochs": EPOCHS,
         "budget": {"gmacs_share": 0.5},
         "refine": {"candidates": 0},  # trials are short
         "compensation": {"images": 128},
@@ -106,7 +108,7 @@ class Stopwatch(View):
         self.ends[trial] = time.monotonic()
 
 
-def config_of(trials: int, concurrent: int, epochs: int = 6) -> StudyConfig:
+def config_of(trials: int, concurrent: int, epochs: int = EPOCHS) -> StudyConfig:
     """The study with so many trials, of which so many run at a time, and epochs of each search."""
     quarters = {"low": 0.25, "step": 0.25}
     changes = {
@@ -119,7 +121,7 @@ def config_of(trials: int, concurrent: int, epochs: int = 6) -> StudyConfig:
 
 
 def study(
-    trials: int, concurrent: int, address: str | None = None, epochs: int = 6
+    trials: int, concurrent: int, address: str | None = None, epochs: int = EPOCHS
 ) -> dict[str, float]:
     """Run a study and measure its trials.
 
@@ -152,7 +154,7 @@ def study(
     }
 
 
-def seconds_alone(trials: int, epochs: int = 6) -> float:
+def seconds_alone(trials: int, epochs: int = EPOCHS) -> float:
     """Mean seconds of so many trials without a study, after a first one that warms up."""
     config = config_of(trials + 1, 1, epochs)
     data = data_of(config)
@@ -179,9 +181,6 @@ def overhead() -> dict[str, float]:
 def use() -> dict[str, float]:
     """The share of two workers' time that is spent in trials."""
     return study(18, 2)
-
-
-SHORT = 2  # epochs of each search in studies on nodes
 
 
 def nodes(trials: int = 40) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import re
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,11 @@ def load_weights_(model: nn.Module, path: Path) -> None:
         InputError: The file is missing, is not a file of weights, or holds those of another model.
     """
     state_dict = read_state_dict(path)
-    if _differ_in_positions(state_dict, model.state_dict()):
+    expected = model.state_dict()
+    if _differ_in_positions(state_dict, expected):
         with suppress(RuntimeError):  # as for places that make up no square; refused below
             state_dict = adapted(state_dict, model)
-    check_tensors(described(state_dict), described(model.state_dict()), path)
+    check_tensors(described(state_dict), described(expected), path)
     model.load_state_dict(state_dict)
 
 
@@ -70,13 +71,9 @@ def adapted(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor
         model: One of timm's.
     """
     family = sys.modules[type(model).__module__]
-    adapt: Callable[..., dict[str, Tensor]] = getattr(family, "checkpoint_filter_fn", _as_they_are)
-    return adapt(tensors, model)
-
-
-def _as_they_are(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """What timm does for families that have no function of their own."""
-    return dict(tensors)
+    adapt = getattr(family, "checkpoint_filter_fn", None)  # some families have none
+    for_model: dict[str, Tensor] = dict(tensors) if adapt is None else adapt(tensors, model)
+    return for_model
 
 
 def _differ_in_positions(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
