@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from ofbnas import parallel
 from ofbnas.models.axes import Axis, Binding
 from ofbnas.models.shrink import take_slices
+from ofbnas.nas.finished_blocks import KEPT_BYTES, FinishedBlocks
 from ofbnas.nas.plain import Network
 from ofbnas.nas.readers import EndOfPass, Reader, find_readers, hooked, start_graph
 from ofbnas.nas.regression import rows_of, solution
 
 Images = Callable[[], Iterable[Tensor]]
-KEPT_BYTES = 2**31  # of a parent's activations, for one cut after another
 
 
 class ParentActivations:
@@ -106,6 +106,7 @@ def compensate_(
     ridge: float = 0.01,
     only: Collection[str] | None = None,
     activations: ParentActivations | None = None,
+    kept_bytes: int = KEPT_BYTES,
 ) -> list[str]:
     """Change the linear layers of a cut model so that its activations are nearest to the parent's.
 
@@ -133,6 +134,8 @@ def compensate_(
         ridge: Weight of the pull towards the present weights, above 0.
         only: Names of the layers that may change; by default all.
         activations: Of the cut's parent for these images, where it is cut more than once.
+        kept_bytes: How many bytes of the outputs of finished blocks may be kept for the model, and
+            as many for its parent. With fewer, the result is the same, but takes longer.
 
     Returns:
         The names of the layers that were solved.
@@ -143,13 +146,21 @@ def compensate_(
         readers = [reader for reader in readers if reader.name in only]
     if activations is None:
         activations = ParentActivations(cut.parent, kept_bytes=0)
+    of_model = FinishedBlocks(cut.model, readers, kept_bytes)
+    of_parent = FinishedBlocks(cut.parent, readers, kept_bytes)
     for reader in readers:
-        _solve_(reader, cut, images, ridge, activations)
+        _solve_(reader, cut, images, ridge, activations, of_model, of_parent)
     return [reader.name for reader in readers]
 
 
 def _solve_(
-    reader: Reader, cut: Cut, images: Images, ridge: float, activations: ParentActivations
+    reader: Reader,
+    cut: Cut,
+    images: Images,
+    ridge: float,
+    activations: ParentActivations,
+    of_model: FinishedBlocks,
+    of_parent: FinishedBlocks,
 ) -> None:
     """Change the weight and bias of one layer."""
     layer = cut.model.get_submodule(reader.name)
@@ -158,8 +169,9 @@ def _solve_(
     gram = layer.weight.new_zeros(num_inputs, num_inputs, dtype=torch.float64)  # sum a a'
     products = gram.new_zeros(num_inputs, layer.out_features)  # sum a e'
     for number, batch in enumerate(images()):
-        target = activations.at(reader, batch, number)
-        inputs, lacks = _lacking(reader, cut, batch, target)
+        with of_model.skipped(reader, number), of_parent.skipped(reader, number):
+            target = activations.at(reader, batch, number)
+            inputs, lacks = _lacking(reader, cut, batch, target)
         rows = rows_of(layer, inputs)
         gram += rows.T @ rows
         products += rows.T @ lacks.flatten(0, -2).double()

@@ -95,6 +95,33 @@ def test_kept_activations_of_the_parent_change_nothing(network, kept_bytes):
     assert everything == (kept_bytes == 2**31) and bool(activations.kept) == bool(kept_bytes)
 
 
+@pytest.mark.parametrize("model", [make(depth=4), make_swin()], ids=["vit", "swin"])
+def test_finished_blocks_are_not_run_again_and_change_nothing(model):
+    """However many of their outputs are kept: none, those of one of two batches, or all."""
+    parent, batches = whole(model), many_images().split(32)
+    name = next(name for name, _ in model.named_modules() if name.endswith("blocks.0"))
+
+    def compensated(kept_bytes: int) -> tuple[nn.Module, list[str], list[int]]:
+        """The model, the layers that were solved, and the bytes of each input of the first block."""
+        cut, seen = cut_of(parent, smallest(parent)), []
+        norm = cut.model.get_submodule(f"{name}.norm1")
+        norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].nbytes))
+        layers = compensate_(cut, lambda: batches, kept_bytes=kept_bytes)
+        return cut.model, layers, seen
+
+    anew, layers, seen = compensated(0)
+    of_a_batch = max(seen)  # layers are found with a few images
+    passes = [seen.count(of_a_batch)]
+    for kept_bytes in (of_a_batch, 2**31):
+        found, _, seen = compensated(kept_bytes)
+        passes.append(seen.count(of_a_batch))
+        for key, tensor in found.state_dict().items():
+            assert torch.equal(tensor, anew.state_dict()[key])
+    # Once for each layer of the block, and once more for what it gives.
+    once = len([layer for layer in layers if layer.startswith(f"{name}.")]) + 1
+    assert passes == [2 * len(layers), len(layers) + once, 2 * once]
+
+
 def test_the_layers_are_found_in_the_order_of_the_forward_pass(images):
     parent = whole(make())
     readers = [
