@@ -142,7 +142,7 @@ def test_a_push_replaces_the_card_that_it_wrote_and_no_other(study, shared, tmp_
 
 
 def test_a_card_of_an_older_version_is_known_by_its_manifest(study, tmp_path):
-    target = shutil.copytree(ROOT / "studies" / "tables" / "fashion_mnist", tmp_path / "old")
+    target = shutil.copytree(ROOT / "tests" / "data" / "table-before-data", tmp_path / "old")
     assert CARD_MARK not in (target / "README.md").read_text()
     push(str(study), str(target), notify=print)
     assert CARD_MARK in (target / "README.md").read_text()

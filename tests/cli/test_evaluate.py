@@ -31,7 +31,7 @@ from ofbnas.table.store import read_table, write_table
 from ofbnas.training.data import load_data, load_test
 from ofbnas.training.evaluation import evaluate
 
-SHIPPED = ROOT / "studies" / "tables"
+BEFORE = ROOT / "tests" / "data" / "table-before-data"
 DATA = {"name": "digits", "split_seed": 5, "test_share": 0.3}
 
 
@@ -225,10 +225,10 @@ def test_a_row_says_which_images_were_used_and_nothing_about_the_machine(tmp_pat
 
 
 def test_a_table_that_was_written_before_reads_as_it_did():
-    file = SHIPPED / "fashion_mnist" / "architectures.parquet"
+    file = BEFORE / "architectures.parquet"
     before = pq.read_table(file)
     assert "data" not in before.column_names
-    rows = read_table(SHIPPED / "fashion_mnist")
+    rows = read_table(BEFORE)
     assert rows["data"].isna().all()
     again = pq.read_table(file, columns=before.column_names).sort_by("trial")
     old = pd.DataFrame({column: rows[column] for column in before.column_names})
