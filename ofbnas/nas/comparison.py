@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ofbnas import parallel
 from ofbnas.models.axes import Axis
+from ofbnas.nas.finished_blocks import Skipping, skip_none
 from ofbnas.nas.saliency import taylor
 from ofbnas.training.data import Epoch
 from ofbnas.training.features import LinearCka, has_classifier
@@ -27,8 +28,13 @@ class Comparison(Protocol):
 
     loss: Loss
 
-    def divergence(self, model: nn.Module) -> float:
-        """How far a model's outputs are from the parent's, 0 or more."""
+    def divergence(self, model: nn.Module, skipping: Skipping = skip_none) -> float:
+        """How far a model's outputs are from the parent's, 0 or more.
+
+        Args:
+            model: In evaluation mode.
+            skipping: Gives what blocks give that need not be run.
+        """
 
     def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """What a model with these outputs says, drawn at random: no labels are needed."""
@@ -95,12 +101,14 @@ class OfProbabilities:
         self.expected = [_log_probabilities(parent, batch) for batch in images]
         self.loss: Loss = nn.functional.cross_entropy
 
-    def divergence(self, model: nn.Module) -> float:
+    def divergence(self, model: nn.Module, skipping: Skipping = skip_none) -> float:
         """The mean divergence of a model's probabilities from the parent's."""
         divergence = torch.zeros((), device=self.images[0].device)
         num_images = 0
-        for images, expected in zip(self.images, self.expected, strict=True):
-            outputs = _log_probabilities(model, images)
+        for number, expected in enumerate(self.expected):
+            images = self.images[number]
+            with skipping(number):
+                outputs = _log_probabilities(model, images)
             divergence += nn.functional.kl_div(outputs, expected, reduction="sum", log_target=True)
             num_images += len(images)
         parallel.average_([divergence])
@@ -120,11 +128,13 @@ class OfFeatures:
         self.expected = [_features(parent, batch) for batch in images]
         self.loss: Loss = _slope
 
-    def divergence(self, model: nn.Module) -> float:
+    def divergence(self, model: nn.Module, skipping: Skipping = skip_none) -> float:
         """One minus the linear CKA of a model's features and the parent's."""
         cka = LinearCka()
-        for images, expected in zip(self.images, self.expected, strict=True):
-            cka.add(_features(model, images), expected)
+        for number, expected in enumerate(self.expected):
+            with skipping(number):
+                features = _features(model, self.images[number])
+            cka.add(features, expected)
         return max(0.0, 1.0 - cka.value())
 
     def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:

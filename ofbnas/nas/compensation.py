@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ofbnas import parallel
 from ofbnas.models.axes import Axis, Binding
 from ofbnas.models.shrink import take_slices
-from ofbnas.nas.finished_blocks import KEPT_BYTES, FinishedBlocks
+from ofbnas.nas.finished_blocks import KEPT_BYTES, FinishedBlocks, Skipping
 from ofbnas.nas.plain import Network
 from ofbnas.nas.readers import EndOfPass, Reader, find_readers, hooked, start_graph
 from ofbnas.nas.regression import rows_of, solution
@@ -146,11 +146,16 @@ def compensate_(
         readers = [reader for reader in readers if reader.name in only]
     if activations is None:
         activations = ParentActivations(cut.parent, kept_bytes=0)
-    of_model = FinishedBlocks(cut.model, readers, kept_bytes)
-    of_parent = FinishedBlocks(cut.parent, readers, kept_bytes)
-    for reader in readers:
-        _solve_(reader, cut, images, ridge, activations, of_model, of_parent)
-    return [reader.name for reader in readers]
+    layers = [reader.name for reader in readers]
+    of_model = FinishedBlocks(cut.model, layers, kept_bytes)
+    of_parent = FinishedBlocks(cut.parent, layers, kept_bytes)
+    for position, reader in enumerate(readers):
+        skipping = (
+            of_model.before(position, cut.model),
+            of_parent.before(position, cut.parent),
+        )
+        _solve_(reader, cut, images, ridge, activations, skipping)
+    return layers
 
 
 def _solve_(
@@ -159,8 +164,7 @@ def _solve_(
     images: Images,
     ridge: float,
     activations: ParentActivations,
-    of_model: FinishedBlocks,
-    of_parent: FinishedBlocks,
+    skipping: tuple[Skipping, Skipping],
 ) -> None:
     """Change the weight and bias of one layer."""
     layer = cut.model.get_submodule(reader.name)
@@ -168,8 +172,9 @@ def _solve_(
     num_inputs = layer.in_features + (layer.bias is not None)
     gram = layer.weight.new_zeros(num_inputs, num_inputs, dtype=torch.float64)  # sum a a'
     products = gram.new_zeros(num_inputs, layer.out_features)  # sum a e'
+    of_model, of_parent = skipping
     for number, batch in enumerate(images()):
-        with of_model.skipped(reader, number), of_parent.skipped(reader, number):
+        with of_model(number), of_parent(number):
             target = activations.at(reader, batch, number)
             inputs, lacks = _lacking(reader, cut, batch, target)
         rows = rows_of(layer, inputs)

@@ -1,84 +1,93 @@
-"""Blocks that are finished: while later layers are solved, they give the same for the same images."""
+"""Outputs of blocks that stay the same for the same images, while what comes after them changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from ofbnas.nas.readers import Reader
-
+# Skips blocks in forward passes of a batch of images, which is given by its number.
+Skipping = Callable[[int], AbstractContextManager[None]]
 KEPT_BYTES = 2**31  # of outputs of one model, or of activations of one parent
 
 
 @dataclass(frozen=True)
 class _Block:
-    """A member of an `nn.Sequential` or `nn.ModuleList` with layers to solve.
+    """A member of an `nn.Sequential` or `nn.ModuleList` with layers inside.
 
     Attributes:
         name: Its name in the model.
-        module: The block.
-        last: Position of the last of its layers, among all layers to solve.
+        first: Position of the first of its layers, among all layers.
+        last: Position of the last one.
         later: Names of the members behind it in an `nn.Sequential`, which alone read what it gives.
     """
 
     name: str
-    module: nn.Module
+    first: int
     last: int
     later: Sequence[str]
 
     def contains(self, name: str) -> bool:
-        """Whether a module is inside the block."""
+        """Whether a module or tensor is inside the block."""
         return name.startswith(f"{self.name}.")
 
 
 class FinishedBlocks:
-    """The outputs of blocks none of whose layers will change any more.
+    """The outputs of blocks that come before all that changes.
 
-    A layer is solved with the inputs that it gets once those before it are solved, so there is a
-    forward pass for each. If each went through all blocks before, the time of all passes would grow
-    with the square of the depth. Layers that are called more than once are not solved, so neither
-    is there a block that is.
+    Layers are changed one after the other, or one after the other is tried with changes, in the order
+    of the forward pass, and there are passes for each. If each pass went through all blocks before,
+    the time of all passes would grow with the square of the depth.
     """
 
     def __init__(
-        self, model: nn.Module, readers: Sequence[Reader], kept_bytes: int = KEPT_BYTES
+        self, model: nn.Module, layers: Sequence[str], kept_bytes: int = KEPT_BYTES
     ) -> None:
         """Begin with no outputs.
 
         Args:
-            model: In evaluation mode; layers change in the order of `readers` only.
-            readers: The layers to solve, in the order of the forward pass.
+            model: Tells which blocks there are.
+            layers: The layers that change, by name, in the order of the forward pass, which calls
+                each of them once.
             kept_bytes: How many bytes of outputs may be kept; batches that do not fit go through all
                 blocks.
         """
-        self.positions = {reader.name: position for position, reader in enumerate(readers)}
-        self.blocks = _blocks(model, list(self.positions))
+        self.blocks = _blocks(model, layers)
         self.outputs: dict[tuple[str, int], Tensor] = {}
         self.bytes_left = kept_bytes
 
-    @contextmanager
-    def skipped(self, reader: Reader, batch: int) -> Iterator[None]:
-        """Skip finished blocks in forward passes.
+    def position(self, tensors: Collection[str]) -> int:
+        """Position of the first layer of the smallest block with all of these tensors, or else 0."""
+        around = [block for block in self.blocks if all(map(block.contains, tensors))]
+        return max((block.first for block in around), default=0)
+
+    def before(self, position: int, model: nn.Module) -> Skipping:
+        """Lets forward passes skip the blocks all of whose layers are before one.
 
         Args:
-            reader: The layer that is being solved; all before it are.
-            batch: Number of the batch of images that goes through the model.
+            position: Of that layer.
+            model: In evaluation mode. In these blocks, it is as all models at calls before.
         """
+        return partial(self._skipped, position, model)
+
+    @contextmanager
+    def _skipped(self, position: int, model: nn.Module, batch: int) -> Iterator[None]:
+        finished = [block for block in self.blocks if block.last < position]
+        kept = {block.name for block in finished if (block.name, batch) in self.outputs}
         with ExitStack() as stack:
-            for block in self.blocks:
-                if block.last >= self.positions[reader.name]:
-                    continue
-                if any((later, batch) in self.outputs for later in block.later):
-                    stack.enter_context(_replaced(block.module, _unchanged))
-                elif (block.name, batch) in self.outputs:
+            for block in finished:
+                module = model.get_submodule(block.name)
+                if kept.intersection(block.later):
+                    stack.enter_context(_replaced(module, _unchanged))
+                elif block.name in kept:
                     output = self.outputs[block.name, batch]
-                    stack.enter_context(_replaced(block.module, _giving(output)))
+                    stack.enter_context(_replaced(module, _giving(output)))
                 else:
-                    hook = block.module.register_forward_hook(self._keep(block, batch))
+                    hook = module.register_forward_hook(self._keep(block, batch))
                     stack.callback(hook.remove)
             yield
 
@@ -108,6 +117,11 @@ class FinishedBlocks:
         return hook
 
 
+def skip_none(_: int) -> AbstractContextManager[None]:
+    """Lets forward passes go through all blocks."""
+    return nullcontext()
+
+
 def _blocks(model: nn.Module, layers: Sequence[str]) -> list[_Block]:
     """The members of all sequences and lists of modules that have such layers inside."""
     blocks: list[_Block] = []
@@ -116,12 +130,12 @@ def _blocks(model: nn.Module, layers: Sequence[str]) -> list[_Block]:
             continue
         is_chain = type(modules) is nn.Sequential  # classes made from it may do anything
         prefix = f"{place}." if place else ""
-        children = [(f"{prefix}{child}", module) for child, module in modules.named_children()]
-        for index, (name, module) in enumerate(children):
+        children = [f"{prefix}{child}" for child, _ in modules.named_children()]
+        for index, name in enumerate(children):
             inside = [number for number, layer in enumerate(layers) if layer.startswith(f"{name}.")]
             if inside:
-                later = [other for other, _ in children[index + 1 :]] if is_chain else []
-                blocks.append(_Block(name, module, inside[-1], later))
+                later = children[index + 1 :] if is_chain else []
+                blocks.append(_Block(name, inside[0], inside[-1], later))
     return blocks
 
 

@@ -27,6 +27,7 @@ from ofbnas.nas.budget import budget_of, choose, choose_measured, option_sizes, 
 from ofbnas.nas.comparison import comparison_with, fisher_saliency
 from ofbnas.nas.compensation import Cut, compensate_
 from ofbnas.nas.dynamic import Floats, Ints
+from ofbnas.nas.finished_blocks import FinishedBlocks
 from ofbnas.nas.history import axes_record
 from ofbnas.nas.images import BATCH_SIZE, first_images
 from ofbnas.nas.plain import Network
@@ -205,8 +206,10 @@ class TrainingFreeSearch:
         """For each axis, minus what each of its options alone adds to the divergence, [options]."""
         present = self.comparison.divergence(network.model)
         moments = input_moments(network.model, network.axes, self.scoring_images)
+        finished = FinishedBlocks(network.model, list(moments))
         scores = []
         for axis, options in zip(network.axes, sizes, strict=True):
+            position = finished.position([binding.tensor for binding in axis.bindings])
             losses = []
             for groups, channels in options.tolist():
                 if (groups, channels) == axis.size:
@@ -218,7 +221,8 @@ class TrainingFreeSearch:
                 # with its mean alone.
                 removed = {axis.name: kept} if len(kept) else {}
                 cut = network.cut(removed, tensors)
-                divergence = self.comparison.divergence(cut.model)
+                skipping = finished.before(position, cut.model)
+                divergence = self.comparison.divergence(cut.model, skipping)
                 losses.append(max(0.0, divergence - present))
             scores.append(-np.array(losses))
         return scores

@@ -8,15 +8,17 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
-from conftest import KWARGS, NAME, SPACE, make
+from conftest import KWARGS, NAME, SPACE, make, make_swin
 from test_search import full
 
 from ofbnas.config import SearchConfig, TrainConfig
 from ofbnas.errors import InputError
 from ofbnas.models.axes import axes
 from ofbnas.models.cost import cost_of, sizes_of
+from ofbnas.nas.finished_blocks import FinishedBlocks
 from ofbnas.nas.search import SearchResult, search
 from ofbnas.nas.search import compress as compress_to
+from ofbnas.nas.training_free import TrainingFreeSearch
 from ofbnas.training.data import load_data
 from ofbnas.training.evaluation import evaluate
 from ofbnas.training.events import Callback
@@ -109,6 +111,36 @@ class StopAfter(Callback):
     def on_epoch(self, phase, epoch, epochs, losses):
         if epoch == self.epoch:
             raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["in order", "in reverse"])
+@pytest.mark.parametrize(
+    "model",
+    [make(depth=3), make(depth=3, num_classes=0), make_swin()],
+    ids=["vit", "features", "swin"],
+)
+def test_blocks_before_an_option_are_not_run_again_and_change_nothing(
+    model, data, reverse, monkeypatch
+):
+    """Whatever the order of axes."""
+    searched = sorted(axes(model), key=lambda axis: axis.name, reverse=reverse)
+    first = next(block for name, block in model.named_modules() if name.endswith("blocks.0"))
+    calls = []
+    first.norm1.register_forward_pre_hook(lambda *_: calls.append(1))  # copies have it, too
+
+    def found() -> tuple[list[dict], dict[str, torch.Tensor], int]:
+        """The history, the weights, and how often the first block was run."""
+        calls.clear()
+        search = TrainingFreeSearch(model, data, config(), searched, seed=0)
+        ((_, network),) = search.run()
+        return search.history, network.model.state_dict(), len(calls)
+
+    history, weights, few = found()
+    with monkeypatch.context() as patched:
+        patched.setattr(FinishedBlocks, "position", lambda *_: 0)
+        history_of_all, weights_of_all, many = found()
+    assert history == history_of_all and few < many
+    assert all(torch.equal(tensor, weights_of_all[name]) for name, tensor in weights.items())
 
 
 def test_an_interrupted_search_ends_as_the_uninterrupted_one(model, data, tmp_path):
