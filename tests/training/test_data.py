@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from ofbnas.errors import InputError
-from ofbnas.training.data import Epoch, load_data
+from ofbnas.training.data import Epoch, load_data, load_test
 from ofbnas.training.data.idx import FASHION_MNIST_FILES, read_idx
 from ofbnas.training.data.shifts import augment
 
@@ -83,10 +84,17 @@ def test_fashion_mnist_is_read_from_its_files(tmp_path):
             else np.arange(count) % 10
         )
         write_idx(tmp_path / name, array)
-    data = load_data("fashion_mnist", path=tmp_path, val_share=0.1)
+    data = load_data("fashion_mnist", path=str(tmp_path), val_share=0.1)
     assert [len(s) for s in (data.train, data.val, data.test)] == [180, 20, 50]
     assert data.test.labels.tolist() == [i % 10 for i in range(50)]
     assert data.train.images.shape == (180, 1, 28, 28)
+
+
+@pytest.mark.parametrize("load", [load_data, load_test])
+@pytest.mark.parametrize("as_given", [str, Path])
+def test_a_path_may_be_text(load, as_given, tmp_path):
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        load("folder", path=as_given(tmp_path / "nowhere"), num_classes=3)
 
 
 def test_a_missing_folder_names_the_files_it_should_have(tmp_path):

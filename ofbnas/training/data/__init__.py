@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ofbnas.config.model import kind_of_data
@@ -42,11 +43,12 @@ def load_data(name: str, **settings: Any) -> Data:
             timm.data.create_dataset knows, or "module:function", which makes the data set.
         settings: Arguments of `ofbnas.training.data.small.small_data` for the first two, of
             `ofbnas.training.data.made.made_data` for a function, otherwise of
-            `ofbnas.training.data.reading.image_data`.
+            `ofbnas.training.data.reading.image_data`; a path may be text.
 
     Raises:
         InputError: The name is unknown, or files are missing or damaged.
     """
+    settings = _with_path(settings)
     kind = kind_of_data({"name": name})
     if kind == "images":
         return image_data(name, **settings)
@@ -70,8 +72,16 @@ def load_test(name: str, **settings: Any) -> Split:
     Raises:
         InputError: The name is unknown, or files are missing or damaged.
     """
+    settings = _with_path(settings)
     if kind_of_data({"name": name}) != "images":
         return load_data(name, **settings).test
     for field in TRAINING_FIELDS:
         settings.pop(field, None)
     return images_to_test(name, **settings)
+
+
+def _with_path(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with a path that may have been given as text."""
+    if isinstance(settings.get("path"), str):
+        return settings | {"path": Path(settings["path"])}
+    return settings
