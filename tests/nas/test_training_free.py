@@ -13,7 +13,7 @@ from test_search import full
 
 from ofbnas.config import SearchConfig, TrainConfig
 from ofbnas.errors import InputError
-from ofbnas.models.axes import axes
+from ofbnas.models.axes import Shares, axes
 from ofbnas.models.cost import cost_of, sizes_of
 from ofbnas.nas.finished_blocks import FinishedBlocks
 from ofbnas.nas.search import SearchResult, search
@@ -123,7 +123,8 @@ def test_blocks_before_an_option_are_not_run_again_and_change_nothing(
     model, data, reverse, monkeypatch
 ):
     """Whatever the order of axes."""
-    searched = sorted(axes(model), key=lambda axis: axis.name, reverse=reverse)
+    halves = dict.fromkeys(("embed", "heads", "head_size", "mlp"), Shares(0.5, 1, 0.5))
+    searched = sorted(axes(model, halves), key=lambda axis: axis.name, reverse=reverse)
     first = next(block for name, block in model.named_modules() if name.endswith("blocks.0"))
     calls = []
     first.norm1.register_forward_pre_hook(lambda *_: calls.append(1))  # copies have it, too
