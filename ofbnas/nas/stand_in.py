@@ -26,7 +26,8 @@ def input_moments(
         images: Batches [batch, channels, height, width].
 
     Returns:
-        Layer to sum a a', [inputs, inputs], with a 1 behind the inputs if it has a bias.
+        Layer to sum a a', [inputs, inputs], with a 1 behind the inputs if it has a bias, in the order
+        of the forward pass.
     """
     images = list(images)
     moments: dict[str, Tensor] = {}
